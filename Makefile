@@ -1,0 +1,81 @@
+# Millrace: `make run` brings everything up, `make test` proves it. `make help` lists the rest.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROTO := $(wildcard proto/millrace/v1/*.proto)
+GENERATED := millrace/v1/.generated
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+# The first Python of a line that we support; PYTHON=... chooses another. A shim that only prints an error is
+# passed over, because each candidate has to run.
+PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& echo $$python && break; done)
+
+.PHONY: help
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(READY) ## Make the environment in .venv (done by every other command)
+
+$(READY): pyproject.toml constraints.txt hatch_build.py
+	@test -n "$(PYTHON)" || { echo "Millrace needs Python 3.11 or 3.12; none was found. Name one: make PYTHON=/path/to/python3.12"; exit 1; }
+	@echo "Setting up .venv with $$($(PYTHON) --version) (about two minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --progress-bar on -e '.[all,dev]'
+	@touch $(READY) $(GENERATED)
+
+$(GENERATED): $(PROTO) | $(READY)
+	@$(BIN)/python hatch_build.py
+	@touch $@
+
+.PHONY: proto
+proto: $(READY) $(GENERATED) ## Generate millrace.v1 from proto/ after a change of the contracts
+
+.PHONY: run
+run: $(READY) $(GENERATED) ## The whole pipeline on real parts with generated shoppers, until Ctrl-C
+	@$(BIN)/millrace run
+
+.PHONY: test
+test: $(READY) $(GENERATED) ## Every test that needs only pip: unit, integration, e2e, chaos
+	@$(BIN)/python -m pytest -m "not system" $(ARGS)
+
+.PHONY: test-system
+test-system: $(READY) $(GENERATED) ## Tests that need ../shared or Debian packages
+	@$(BIN)/python -m pytest -m system $(ARGS)
+
+.PHONY: lint
+lint: $(READY) $(GENERATED) ## Format, lint and type checks
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+.PHONY: contracts
+contracts: $(READY) ## buf lint, and no breaking change against the last release
+	@cd proto && ../$(BIN)/buf lint
+	@cd proto && ../$(BIN)/buf breaking --against released.binpb
+
+.PHONY: release-contracts
+release-contracts: $(READY) contracts ## Move the baseline of the contracts (with a release only)
+	@cd proto && ../$(BIN)/buf build --exclude-source-info -o released.binpb
+
+.PHONY: bench
+bench: $(READY) $(GENERATED) ## Every benchmark, each with the machine's own limit beside it
+	@$(BIN)/millrace bench freshness
+	@$(BIN)/millrace bench workers
+	@$(BIN)/millrace bench recommend
+
+.PHONY: format
+format: $(READY) ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: clean
+clean: ## Remove the environment and generated code (not your data in .millrace)
+	rm -rf $(VENV) millrace/v1 .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,263 @@
+"""Every setting of Millrace, in one typed place.
+
+Values come, first match wins, from arguments, from environment variables, from ``.env`` in the working
+directory, from ``stack.env`` in the project's folder (written by ``millrace stack up``), and from the
+defaults here. ``millrace config`` shows each with its variable, its value and where that came from.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from millrace.errors import MillraceError
+
+SECOND_MS = 1_000
+MINUTE_MS = 60 * SECOND_MS
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+def home() -> Path:
+    """Folder of everything that Millrace keeps on this machine (``MILLRACE_HOME``, default ``.millrace``)."""
+    return Path(os.environ.get("MILLRACE_HOME", ".millrace")).resolve()
+
+
+def _env_files() -> tuple[Path, Path]:
+    return home() / "stack.env", Path(".env")
+
+
+class _Group(BaseSettings):
+    """A group of settings with a common prefix of its environment variables."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    def __init__(self, **values: object) -> None:
+        # The files are looked up when settings are read, not when this module is imported: tests and the
+        # embedded stack move MILLRACE_HOME.
+        values.setdefault("_env_file", _env_files())
+        try:
+            super().__init__(**values)  # type: ignore[arg-type]
+        except ValidationError as error:
+            prefix = self.model_config["env_prefix"]
+            problems = (f"{prefix}{problem['loc'][0]}".upper() + f": {problem['msg']}" for problem in error.errors())
+            raise MillraceError(f"setting {'; '.join(problems)} (see `millrace config`)") from error
+
+
+class KafkaSettings(_Group):
+    """The broker."""
+
+    model_config = SettingsConfigDict(env_prefix="KAFKA_", extra="ignore", frozen=True)
+
+    bootstrap_servers: str = Field("localhost:9092", description="Brokers, host:port[,host:port].")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How to talk to the brokers."
+    )
+    sasl_mechanism: str = Field("", description="SASL mechanism, for example SCRAM-SHA-512; empty: none.")
+    sasl_username: str = Field("", description="SASL user.")
+    sasl_password: SecretStr = Field(SecretStr(""), description="SASL password.")
+    ssl_ca_location: str = Field("", description="File with the certificate authorities; empty: the system's.")
+    group_protocol: Literal["consumer", "classic"] = Field(
+        "consumer", description="Consumer group protocol: KIP-848 (Kafka 4.0 or newer), or the classic one."
+    )
+    partitions: Positive = Field(6, description="Partitions of interactions, impressions and outcomes when made.")
+    replication_factor: Positive = Field(1, description="Replicas of each partition when a topic is made.")
+
+
+class RedisSettings(_Group):
+    """The feature store."""
+
+    model_config = SettingsConfigDict(env_prefix="REDIS_", extra="ignore", frozen=True)
+
+    url: str = Field("redis://localhost:6379/0", description="Address of Redis; rediss:// for TLS.")
+    timeout_ms: Positive = Field(2_000, description="Time limit of one round trip of a worker, milliseconds.")
+
+
+class MlflowSettings(_Group):
+    """The model registry."""
+
+    model_config = SettingsConfigDict(env_prefix="MLFLOW_", extra="ignore", frozen=True)
+
+    tracking_uri: str = Field("http://localhost:5000", description="Address of the MLflow server.")
+    timeout_ms: Positive = Field(10_000, description="Time limit of one request to MLflow, milliseconds.")
+
+
+class ObservabilitySettings(_Group):
+    """Logs, metrics and health of every process."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_", extra="ignore", frozen=True)
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+    log_format: Literal["console", "json"] = Field("console", description="Form of a log line.")
+    metrics_host: str = Field("127.0.0.1", description="Address that /metrics, /healthz and /readyz listen on.")
+    metrics_port: Port = Field(0, description="Port of /metrics, /healthz and /readyz; 0: a free one, logged.")
+
+
+class StreamSettings(_Group):
+    """The consumer runtime."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_STREAM_", extra="ignore", frozen=True)
+
+    batch_size: Positive = Field(1_000, description="Most records of one batch.")
+    fetch_wait_ms: Positive = Field(
+        100,
+        description="How long the broker holds a fetch that has nothing to bring, milliseconds. Records come at once "
+        "in any case; at 5 ms each idle consumer costs the broker 8 % of a core.",
+    )
+    durability_margin_ms: Annotated[int, Field(ge=0)] = Field(
+        2_000,
+        description="Positions are committed this long after their effects were written, because Redis with "
+        "appendfsync everysec may lose its last second; milliseconds.",
+    )
+    drain_timeout_ms: Positive = Field(10_000, description="Longest time to finish after SIGTERM, milliseconds.")
+    backoff_max_ms: Positive = Field(5_000, description="Longest pause between tries while a system is away.")
+    stalled_after_ms: Positive = Field(
+        30_000,
+        description="/readyz fails when a partition with lag has not moved for this long, milliseconds.",
+    )
+    queued_max_kib: Positive = Field(32_768, description="Most data that a consumer keeps ahead of its worker, KiB.")
+    output_max_kib: Positive = Field(65_536, description="Most data of a worker on its way to the broker, KiB.")
+    max_value_bytes: Positive = Field(262_144, description="Largest value of a record (256 KiB).")
+
+
+class FeatureSettings(_Group):
+    """Features of users and items."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_FEATURES_", extra="ignore", frozen=True)
+
+    half_life_short_ms: Positive = Field(10 * MINUTE_MS, description="Half-life of the short popularity.")
+    half_life_long_ms: Positive = Field(6 * HOUR_MS, description="Half-life of the long popularity.")
+    neighbour_half_life_ms: Positive = Field(6 * HOUR_MS, description="Half-life of co-visitation weights.")
+    user_half_life_ms: Positive = Field(7 * DAY_MS, description="Half-life of a user's decayed counters.")
+    session_gap_ms: Positive = Field(30 * MINUTE_MS, description="A session without id ends after such a gap.")
+    session_context: Positive = Field(5, description="Earlier items of the session that an item is paired with.")
+    neighbours_kept: Positive = Field(50, description="Heaviest neighbours kept of each item.")
+    recent_kept: Positive = Field(64, description="Recent engagements kept of each user.")
+    dedup_window: Positive = Field(
+        128,
+        description="Events of a user in which the same event_id counts once; later duplicates count again.",
+    )
+    user_batch_max: Positive = Field(
+        32,
+        description="Most events of one user in one write; must be well below recent_kept and dedup_window.",
+    )
+    user_ttl_ms: Positive = Field(30 * DAY_MS, description="A user unseen for this long is forgotten.")
+    item_ttl_ms: Positive = Field(30 * DAY_MS, description="Statistics of an item unseen for this long are dropped.")
+    publish_interval_ms: Positive = Field(250, description="Least time between two item-state records of an item.")
+    publish_interval_behind_ms: Positive = Field(
+        5_000, description="The same while the worker is catching up: nobody waits for a state between."
+    )
+    pending_items_max: Positive = Field(
+        100_000, description="Most items waiting to be published; at this number they are published at once."
+    )
+
+
+class RecommenderSettings(_Group):
+    """The gRPC service."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_RECOMMENDER_", extra="ignore", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address that the gRPC service listens on.")
+    port: Port = Field(50051, description="Port of the gRPC service; 0: a free one, logged.")
+    processes: Positive = Field(1, description="Serving processes that share the port (SO_REUSEPORT).")
+    model_name: str = Field("ranker", description="Registered model whose champion ranks.")
+    deadline_ms: Positive = Field(1_000, description="Longest work on a request whose caller gave no deadline.")
+    concurrent_max: Positive = Field(256, description="Most requests under way; more are refused at once.")
+    features_timeout_ms: Positive = Field(50, description="Longest wait for a user's features in Redis.")
+    candidates_max: Positive = Field(300, description="Most candidates that are ranked.")
+    context_items: Positive = Field(10, description="Recent items of the user whose neighbours are candidates.")
+    trending_items: Positive = Field(100, description="Items of each trending list that are candidates.")
+    fresh_items: Annotated[int, Field(ge=0)] = Field(10, description="New catalogue items that are candidates.")
+    viewport: Annotated[int, Field(ge=1, le=200)] = Field(10, description="Items seen without scrolling.")
+    repeat_policy: Literal["learned", "exclude"] = Field(
+        "learned", description="Items that the user knows: ranked by what the stream says, or left out."
+    )
+    mirror_items_max: Positive = Field(
+        1_000_000, description="Most items in memory; beyond, those unseen for longest are dropped."
+    )
+    impressions_pending_max: Positive = Field(
+        50_000, description="Most impressions waiting for the broker; more are dropped and counted."
+    )
+    linger_ms: Annotated[int, Field(ge=0)] = Field(5, description="Time to gather impressions into one batch.")
+    drain_timeout_ms: Positive = Field(10_000, description="Longest time to finish after SIGTERM, milliseconds.")
+
+
+class OrchestratorSettings(_Group):
+    """The retrain orchestrator."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_ORCHESTRATOR_", extra="ignore", frozen=True)
+
+    model_name: str = Field("ranker", description="Registered model that is looked after.")
+    reconcile_interval_ms: Positive = Field(2_000, description="Time between two comparisons of is and ought.")
+    session_timeout_ms: Positive = Field(
+        6_000,
+        description="A dead orchestrator's work moves on after this long (Faust's own default is 60 s).",
+    )
+
+
+class RecommenderClientSettings(_Group):
+    """Where clients find the recommender."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_", extra="ignore", frozen=True)
+
+    recommender_target: str = Field("localhost:50051", description="gRPC address of the recommender.")
+    data: Path = Field(Path("../shared/data"), description="Folder of the data sets that are known by name.")
+
+
+class StackSettings(_Group):
+    """The embedded stack (no Docker, no Java, no Redis prepared)."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_STACK_", extra="ignore", frozen=True)
+
+    kafka_version: str = Field("4.4.0", description="Version of Apache Kafka whose jars are resolved.")
+    kafka_port: Port = Field(9092, description="Port of Kafka; another free one is taken if it is in use.")
+    kafka_heap_mb: Positive = Field(384, description="Heap of the broker, MiB.")
+    redis: Literal["auto", "packaged"] = Field(
+        "auto",
+        description="auto: redis-server on PATH if there is one; packaged: always the Python package's.",
+    )
+    redis_port: Port = Field(6379, description="Port of Redis; another free one is taken if it is in use.")
+    mlflow_port: Port = Field(5000, description="Port of MLflow; another free one is taken if it is in use.")
+
+
+class Settings:
+    """All groups, each read once when first asked for."""
+
+    groups: dict[str, type[_Group]] = {  # noqa: RUF012  (a constant table)
+        "kafka": KafkaSettings,
+        "redis": RedisSettings,
+        "mlflow": MlflowSettings,
+        "observability": ObservabilitySettings,
+        "stream": StreamSettings,
+        "features": FeatureSettings,
+        "recommender": RecommenderSettings,
+        "orchestrator": OrchestratorSettings,
+        "client": RecommenderClientSettings,
+        "stack": StackSettings,
+    }
+
+    def __init__(self) -> None:
+        self.kafka = KafkaSettings()
+        self.redis = RedisSettings()
+        self.mlflow = MlflowSettings()
+        self.observability = ObservabilitySettings()
+        self.stream = StreamSettings()
+        self.features = FeatureSettings()
+        self.recommender = RecommenderSettings()
+        self.orchestrator = OrchestratorSettings()
+        self.client = RecommenderClientSettings()
+        self.stack = StackSettings()
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once. Entrypoints pass groups on; nothing else calls this."""
+    return Settings()
