@@ -1,0 +1,78 @@
+"""The asyncio form of ``EventProducer``: the same calls, awaited, and never blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self, Unpack
+
+from millrace.client.errors import DeliveryFailed
+from millrace.client.outbox import DELIVERY_TIMEOUT_S, LINGER_MS, QUEUE_MAX, Outbox
+from millrace.events import build
+from millrace.events.build import EventType, InteractionFields, ItemFields
+from millrace.events.rules import check_id
+from millrace.settings import KafkaSettings
+from millrace.v1.interaction_pb2 import Interaction
+from millrace.v1.item_pb2 import Item
+
+
+class AsyncEventProducer:
+    """Sends events to the broker in the background. See ``EventProducer`` for parameters and errors."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings | None = None,
+        *,
+        linger_ms: float = LINGER_MS,
+        queue_max: int = QUEUE_MAX,
+        delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
+    ) -> None:
+        self._outbox = Outbox(kafka or KafkaSettings(), linger_ms, queue_max, delivery_timeout_s)
+
+    async def interaction(
+        self, user_id: str, item_id: str, type: EventType | str = "click", **fields: Unpack[InteractionFields]
+    ) -> str:
+        """Publish what a user did; returns the event's id. See ``EventProducer.interaction``."""
+        event = build.interaction(user_id, item_id, type, **fields)
+        await self.send(event)
+        return event.event_id
+
+    async def forget(self, user_id: str) -> str:
+        """Ask that everything stored about a user be erased; returns the event's id."""
+        return await self.interaction(user_id, "", "forget")
+
+    async def item(self, item_id: str, **fields: Unpack[ItemFields]) -> None:
+        """Publish a catalogue entry in place of the item's earlier one."""
+        await self.send(build.item(item_id, **fields))
+
+    async def remove_item(self, item_id: str) -> None:
+        """Take an item out of the catalogue."""
+        check_id("item_id", item_id)
+        while not self._outbox.offer_removal(item_id):
+            await asyncio.to_thread(self._outbox.await_room)
+
+    async def send(self, event: Interaction | Item) -> None:
+        """Publish a contract message as it is."""
+        while not self._outbox.offer(event):
+            await asyncio.to_thread(self._outbox.await_room)
+
+    async def flush(self, timeout_s: float | None = None) -> None:
+        """Wait until the broker has acknowledged everything sent so far. See ``EventProducer.flush``."""
+        await asyncio.to_thread(self._outbox.flush, timeout_s)
+
+    async def close(self) -> None:
+        """Flush, then refuse further calls; harmless when repeated."""
+        await asyncio.to_thread(self._outbox.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self.close()
+        except DeliveryFailed as failed:
+            if error is None:
+                raise
+            error.add_note(f"also: {failed}")
