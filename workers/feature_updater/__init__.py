@@ -1,0 +1,1 @@
+"""interactions, items ──► feature_updater ──► features in Redis, item-state."""
