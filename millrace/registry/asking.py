@@ -1,0 +1,143 @@
+"""Ask the orchestrator for something and wait for its answer in ``model-events``."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+
+from confluent_kafka import KafkaException, Producer
+
+from millrace.errors import InfrastructureError, MillraceError
+from millrace.events.rules import check_command
+from millrace.registry.ledger import Ledger
+from millrace.settings import KafkaSettings, StreamSettings
+from millrace.stream import logs
+from millrace.stream.clients import producer_config
+from millrace.stream.codec import encode
+from millrace.stream.reader import TopicReader
+from millrace.topics import COMMANDS, MODEL_EVENTS
+from millrace.v1.command_pb2 import Command
+from millrace.v1.model_pb2 import ModelEvent, ModelEventType
+
+SEND_AGAIN_S = 1.0
+"""A command may get lost until its answer appears; the same id is acted on once."""
+
+
+class Refused(MillraceError):
+    """The orchestrator refused a command; the message is its reason."""
+
+
+def promote(model_name: str, version: str, issued_by: str, reason: str) -> Command:
+    """A command that makes a version the champion."""
+    command = _command(issued_by, reason)
+    command.promote.model_name, command.promote.model_version = model_name, version
+    return command
+
+
+def roll_back(model_name: str, version: str, issued_by: str, reason: str) -> Command:
+    """A command that makes an earlier champion the champion again; empty version: the one before the present."""
+    command = _command(issued_by, reason)
+    command.roll_back.model_name, command.roll_back.model_version = model_name, version
+    return command
+
+
+def send(kafka: KafkaSettings, model_name: str, command: Command, timeout_s: float) -> None:
+    """Put a command into the topic, once.
+
+    Raises
+    ------
+    InvalidField
+        The command breaks a rule; nothing was sent.
+    InfrastructureError
+        The broker did not take it.
+    """
+    _Sender(kafka, model_name, command).send(timeout_s)
+
+
+def ask(
+    kafka: KafkaSettings,
+    stream: StreamSettings,
+    model_name: str,
+    command: Command,
+    timeout_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> ModelEvent:
+    """Send a command, again every second, until the orchestrator has accepted or refused it.
+
+    Returns
+    -------
+    The promotion or rollback that the command led to.
+
+    Raises
+    ------
+    Refused
+        With the orchestrator's reason.
+    MillraceError
+        No answer in ``timeout_s`` seconds.
+    InvalidField, InfrastructureError
+        As in :func:`send`.
+    """
+    give_up = clock() + timeout_s
+    sender = _Sender(kafka, model_name, command)
+    ledger = Ledger(model_name)
+    with TopicReader(kafka, [MODEL_EVENTS], "end", stream) as reader:
+        while not reader.caught_up:
+            reader.poll()
+            if clock() > give_up:
+                problem = f"no answer from {kafka.bootstrap_servers} about {MODEL_EVENTS.name} within {timeout_s:g} s"
+                raise InfrastructureError("kafka", f"{problem}; is it up (`millrace doctor`)?")
+        send_at = clock()
+        while clock() < give_up:
+            if clock() >= send_at:
+                sender.send(give_up - clock())
+                send_at = clock() + SEND_AGAIN_S
+            for record in reader.poll(timeout_s=0.1):
+                if isinstance(record.message, ModelEvent):
+                    ledger.apply(record.message)
+            answer = ledger.settled.get(command.command_id)
+            if answer is not None:
+                return _accepted(answer)
+    raise MillraceError(
+        f"no answer from the orchestrator of model {model_name!r} within {timeout_s:g} s; is it running "
+        "(python -m workers.retrain_orchestrator), and for this model (MILLRACE_ORCHESTRATOR_MODEL_NAME)?"
+    )
+
+
+class _Sender:
+    """Sends one command any number of times."""
+
+    def __init__(self, kafka: KafkaSettings, model_name: str, command: Command) -> None:
+        check_command(command)
+        self._where = kafka.bootstrap_servers
+        self._key = model_name.encode()
+        self._value, self._headers = encode(command)
+        self._producer = Producer(producer_config(kafka), logger=logs.kafka_logger())
+
+    def send(self, timeout_s: float) -> None:
+        failed: list[str] = []
+        try:
+            self._producer.produce(
+                COMMANDS.name,
+                self._value,
+                self._key,
+                headers=[*self._headers],
+                on_delivery=lambda error, _: failed.append(str(error)) if error else None,
+            )
+            waiting = self._producer.flush(max(timeout_s, 0.1))
+        except KafkaException as error:
+            raise InfrastructureError("kafka", f"the command could not be sent to {self._where} ({error})") from error
+        if failed or waiting:
+            reason = failed[0] if failed else f"no broker took it within {timeout_s:.0f} s"
+            raise InfrastructureError("kafka", f"the command could not be sent to {self._where}: {reason}")
+
+
+def _command(issued_by: str, reason: str) -> Command:
+    now_ms = time.time_ns() // 1_000_000
+    return Command(command_id=str(uuid.uuid4()), issued_at_ms=now_ms, issued_by=issued_by, reason=reason)
+
+
+def _accepted(answer: ModelEvent) -> ModelEvent:
+    if answer.type == ModelEventType.MODEL_EVENT_TYPE_COMMAND_REFUSED:
+        raise Refused(answer.reason)
+    return answer

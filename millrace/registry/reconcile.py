@@ -1,0 +1,190 @@
+"""What the orchestrator does next, decided from values only: the ledger, open commands and the registry's view.
+
+It is level-triggered: asked again after every step until nothing is left to do, and again every few seconds.
+Every event has an id made from what it is about, and a step that is in the ledger is never taken again, so a
+lost trigger costs one period and a doubled one nothing.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from millrace.errors import MillraceError
+from millrace.registry.ledger import Ledger
+from millrace.registry.view import CHAMPION, RegistryView
+from millrace.v1.command_pb2 import Command, PromoteCommand, RollBackCommand
+from millrace.v1.model_pb2 import ModelEvent, ModelEventType
+
+# Any fixed value: it only keeps these ids apart from other uses of UUID version 5.
+_NAMESPACE = uuid.UUID("6d1c0b5e-5f0b-4c8e-9a46-0c7f3f6a2b11")
+
+FIRST_VERSION_REASON = "first version: fixed weights, to learn from the first clicks on"
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Write an event to ``model-events``."""
+
+    event: ModelEvent
+
+
+@dataclass(frozen=True, slots=True)
+class LogFirstVersion:
+    """Store the first ranker in the registry under this step's id."""
+
+    step_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PointAlias:
+    """Bring the registry's alias ``champion`` in line with the ledger."""
+
+    version: str
+
+
+Step = Append | LogFirstVersion | PointAlias
+
+
+def step_id(model_name: str, step: str) -> str:
+    """The same id for the same step of the same model, in every process and after every restart."""
+    return str(uuid.uuid5(_NAMESPACE, f"{model_name}/{step}"))
+
+
+def next_step(ledger: Ledger, commands: Iterable[Command], view: RegistryView | None, now_ms: int) -> Step | None:
+    """The next step towards what should be; None when everything is as it should be.
+
+    Parameters
+    ----------
+    commands
+        Commands to be answered, oldest first. Those that the ledger has settled are passed over.
+    view
+        What the registry says; None if it was not asked. Commands are decided without it, once there is a version.
+    now_ms
+        Time of the decision, Unix milliseconds.
+
+    Raises
+    ------
+    MillraceError
+        The registry has lost the champion: no step of ours can bring it back.
+    """
+    if not ledger.versions:
+        return _first_version(ledger, view, now_ms) if view is not None else None
+    if not ledger.champion:
+        return Append(_first_promotion(ledger, now_ms))
+    for command in commands:
+        if command.command_id not in ledger.settled and concerns(command, ledger.model_name):
+            return Append(decide(ledger, command, now_ms))
+    if view is not None and view.aliases.get(CHAMPION) != ledger.champion:
+        if all(version.version != ledger.champion for version in view.versions):
+            raise MillraceError(
+                f"version {ledger.champion} of model {ledger.model_name!r} is the champion by topic model-events, but "
+                "the registry does not hold it; restore the registry's data, or promote a version that it holds"
+            )
+        return PointAlias(ledger.champion)
+    return None
+
+
+def concerns(command: Command, model_name: str) -> bool:
+    """Whether a command is for the orchestrator of this model; the learner and the tracker act on others."""
+    action = command.WhichOneof("action")
+    if action == "promote":
+        return command.promote.model_name == model_name
+    return action == "roll_back" and command.roll_back.model_name == model_name
+
+
+def decide(ledger: Ledger, command: Command, now_ms: int) -> ModelEvent:
+    """The one event that answers a command: the promotion or rollback that it asks for, or its refusal."""
+    event = ModelEvent(
+        event_id=step_id(ledger.model_name, f"command/{command.command_id}"),
+        model_name=ledger.model_name,
+        at_ms=now_ms,
+        command_id=command.command_id,
+        reason=_reason(command),
+        previous_version=ledger.champion,
+    )
+    if command.WhichOneof("action") == "promote":
+        event.type = ModelEventType.MODEL_EVENT_TYPE_PROMOTED
+        event.model_version = command.promote.model_version
+        refusal = _against_promotion(ledger, command.promote)
+    else:
+        event.type = ModelEventType.MODEL_EVENT_TYPE_ROLLED_BACK
+        event.model_version = command.roll_back.model_version or (ledger.former[-1] if ledger.former else "")
+        refusal = _against_rollback(ledger, command.roll_back, event.model_version)
+    if refusal:
+        event.type = ModelEventType.MODEL_EVENT_TYPE_COMMAND_REFUSED
+        event.reason = refusal
+        event.previous_version = ""
+    else:
+        registered = ledger.versions[event.model_version]
+        event.run_id, event.artifact_uri, event.sha256 = registered.run_id, registered.artifact_uri, registered.sha256
+    return event
+
+
+def _first_version(ledger: Ledger, view: RegistryView, now_ms: int) -> Step:
+    step = step_id(ledger.model_name, "first-version")
+    made = view.made_by(step)
+    if made is None:
+        return LogFirstVersion(step)
+    return Append(
+        ModelEvent(
+            event_id=step,
+            model_name=ledger.model_name,
+            model_version=made.version,
+            type=ModelEventType.MODEL_EVENT_TYPE_REGISTERED,
+            at_ms=now_ms,
+            reason=FIRST_VERSION_REASON,
+            artifact_uri=made.artifact_uri,
+            run_id=made.run_id,
+            sha256=bytes.fromhex(made.sha256),
+        )
+    )
+
+
+def _first_promotion(ledger: Ledger, now_ms: int) -> ModelEvent:
+    registered = next(iter(ledger.versions.values()))
+    return ModelEvent(
+        event_id=step_id(ledger.model_name, "first-promotion"),
+        model_name=ledger.model_name,
+        model_version=registered.model_version,
+        type=ModelEventType.MODEL_EVENT_TYPE_PROMOTED,
+        at_ms=now_ms,
+        reason="the only version",
+        artifact_uri=registered.artifact_uri,
+        run_id=registered.run_id,
+        sha256=registered.sha256,
+    )
+
+
+def _reason(command: Command) -> str:
+    asked = f"asked by {command.issued_by}" if command.issued_by else ""
+    return ", ".join(part for part in (command.reason, asked) if part)
+
+
+def _against_promotion(ledger: Ledger, promote: PromoteCommand) -> str:
+    if promote.model_version not in ledger.versions:
+        return _unknown(ledger, promote.model_version)
+    if promote.model_version == ledger.champion:
+        return f"version {promote.model_version} is the champion already"
+    return ""
+
+
+def _against_rollback(ledger: Ledger, roll_back: RollBackCommand, target: str) -> str:
+    if roll_back.checkpoint_id:
+        return f"checkpoint {roll_back.checkpoint_id!r} is not known"
+    if not target:
+        return "there is no earlier champion to roll back to"
+    if target not in ledger.versions:
+        return _unknown(ledger, target)
+    if target == ledger.champion:
+        return f"version {target} is the champion already"
+    if target not in ledger.former:
+        earlier = ", ".join(dict.fromkeys(reversed(ledger.former))) or "none"
+        return f"version {target} is no earlier champion (earlier champions: {earlier}); promote it instead"
+    return ""
+
+
+def _unknown(ledger: Ledger, version: str) -> str:
+    known = ", ".join(ledger.versions) or "none yet"
+    return f"model {ledger.model_name!r} has no version {version!r} (versions: {known})"

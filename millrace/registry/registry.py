@@ -1,0 +1,162 @@
+"""MLflow's registry, as much of it as Millrace uses: versions with portable files, and aliases.
+
+``import mlflow`` takes seconds, so it happens when the first request is made, never when this is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
+
+from millrace.errors import InfrastructureError, MillraceError
+from millrace.registry.view import RegisteredVersion, RegistryView
+from millrace.settings import MlflowSettings
+
+if TYPE_CHECKING:
+    from millrace.ranking.model import RankingModel
+
+# Folder of a run's artifacts that holds the version, and tags of a version.
+ARTIFACT_PATH = "model"
+STEP_TAG = "millrace.step_id"
+SHA256_TAG = "millrace.sha256"
+SCHEMA_TAG = "millrace.feature_schema"
+
+# MLflow quotes the whole chain of causes and, from the server, SQL.
+_PROBLEM_MAX_CHARS = 240
+
+_ABSENT = "RESOURCE_DOES_NOT_EXIST"
+_PRESENT = "RESOURCE_ALREADY_EXISTS"
+
+
+class Registry:
+    """A thin typed layer over ``MlflowClient``. Every method raises InfrastructureError when MLflow is away.
+
+    Errors come fast (one repetition of a request instead of MLflow's seven with minutes of pauses): who calls
+    is a reconciler or a person, and both try again themselves.
+    """
+
+    def __init__(self, mlflow: MlflowSettings) -> None:
+        self.mlflow = mlflow
+
+    def create_model(self, name: str) -> None:
+        """Make the registered model and the experiment that holds its runs, unless they are there."""
+        with self._errors("create the registered model"):
+            _unless(_PRESENT, lambda: self._client.create_registered_model(name))
+            _unless(_PRESENT, lambda: self._client.create_experiment(name))
+
+    def view(self, name: str) -> RegistryView:
+        """The versions and aliases of a model; an empty view if the registry does not know it."""
+        with self._errors("list versions"):
+            model = _unless(_ABSENT, lambda: self._client.get_registered_model(name))
+            if model is None:
+                return RegistryView()
+            versions = sorted(map(_version, self._pages(name)), key=lambda version: int(version.version))
+            return RegistryView(tuple(versions), dict(model.aliases))
+
+    def log_version(self, name: str, model: RankingModel, step_id: str, reason: str) -> RegisteredVersion:
+        """Store a model's portable files as artifacts of a new run, and a version that points to them.
+
+        Not idempotent by itself: callers look for the step's version first (``RegistryView.made_by``).
+        """
+        self.create_model(name)
+        with self._errors("log a version"), tempfile.TemporaryDirectory() as folder:
+            digest = model.save(Path(folder))
+            experiment = self._client.get_experiment_by_name(name)
+            run = self._client.create_run(experiment.experiment_id, run_name=reason, tags={STEP_TAG: step_id})
+            run_id: str = run.info.run_id
+            self._client.log_artifacts(run_id, folder, ARTIFACT_PATH)
+            self._client.set_terminated(run_id)
+            entity = self._client.create_model_version(
+                name,
+                source=f"runs:/{run_id}/{ARTIFACT_PATH}",
+                run_id=run_id,
+                description=reason,
+                tags={STEP_TAG: step_id, SHA256_TAG: digest, SCHEMA_TAG: model.feature_schema},
+                await_creation_for=0,  # the files are there already: nothing to wait for
+            )
+            return _version(entity)
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Point an alias to a version. The orchestrator only."""
+        with self._errors(f"set alias {alias}"):
+            self._client.set_registered_model_alias(name, alias, version)
+
+    def download(self, name: str, version: str, into: Path) -> None:
+        """Copy the files of a version into an existing folder."""
+        with self._errors(f"fetch version {version} of {name}"):
+            entity = _unless(_ABSENT, lambda: self._client.get_model_version(name, version))
+            if entity is None:
+                raise MillraceError(f"the registry holds no version {version} of model {name!r}")
+            with tempfile.TemporaryDirectory(dir=into) as scratch:
+                self._client.download_artifacts(entity.run_id, ARTIFACT_PATH, scratch)
+                for path in (Path(scratch) / ARTIFACT_PATH).iterdir():
+                    path.rename(into / path.name)
+
+    def _pages(self, name: str) -> list[Any]:
+        """Entities of all versions; the server hands them out in pages."""
+        found: list[Any] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_model_versions(f"name = '{name}'", page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    @cached_property
+    def _client(self) -> Any:
+        """MLflow's client, which has no usable types. Its HTTP settings exist as environment variables only."""
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(math.ceil(self.mlflow.timeout_ms / 1_000))
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        return MlflowClient(tracking_uri=self.mlflow.tracking_uri, registry_uri=self.mlflow.tracking_uri)
+
+    @contextlib.contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        """MLflow's many exceptions become one that says what could not be done and where."""
+        _ = self._client  # sets MLflow's variables before anything of it is imported
+        import requests
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except (MlflowException, requests.RequestException, OSError) as error:
+            problem = shorten(str(error) or type(error).__name__, _PROBLEM_MAX_CHARS)
+            raise InfrastructureError(
+                "mlflow", f"cannot {what} at {self.mlflow.tracking_uri} ({problem}); is the server up?"
+            ) from error
+
+
+def _unless(code: str, call: Callable[[], Any]) -> Any:
+    """The call's answer; None if MLflow answers with this error code."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return call()
+    except MlflowException as error:
+        if error.error_code == code:
+            return None
+        raise
+
+
+def _version(entity: Any) -> RegisteredVersion:
+    return RegisteredVersion(
+        version=str(entity.version),
+        run_id=entity.run_id or "",
+        artifact_uri=entity.source or "",
+        step_id=entity.tags.get(STEP_TAG, ""),
+        sha256=entity.tags.get(SHA256_TAG, ""),
+        tags=dict(entity.tags),
+    )

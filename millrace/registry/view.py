@@ -1,0 +1,41 @@
+"""What the registry says, as values: what decisions are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+CHAMPION = "champion"
+"""Alias of the version that serves: a projection of topic ``model-events``, written by the orchestrator only."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredVersion:
+    """A version as the registry holds it.
+
+    Attributes
+    ----------
+    step_id
+        Id of the step that made it: made again, the step finds it instead of making another.
+    sha256
+        SHA-256 of the portable weights, hexadecimal.
+    """
+
+    version: str
+    run_id: str
+    artifact_uri: str
+    step_id: str
+    sha256: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryView:
+    """A registered model as the registry holds it. ``aliases``: alias -> version; ``versions`` ascending."""
+
+    versions: tuple[RegisteredVersion, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def made_by(self, step_id: str) -> RegisteredVersion | None:
+        """The version that a step made; the lowest, should a stalled process have made it a second time."""
+        return next((version for version in self.versions if version.step_id == step_id), None)

@@ -1,0 +1,99 @@
+"""``python -m workers.retrain_orchestrator``: runs until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+import click
+import structlog
+
+from millrace.errors import InfrastructureError
+from millrace.registry.controller import Controller
+from millrace.registry.journal import Journal
+from millrace.registry.registry import Registry
+from millrace.settings import Settings, settings
+from millrace.stream import logs
+from millrace.stream.admin import topic_ids
+from millrace.stream.backoff import Backoff
+from millrace.stream.http import serve_health
+from millrace.stream.shutdown import Shutdown
+from millrace.topics import COMMANDS, MODEL_EVENTS
+from workers.retrain_orchestrator.app import build
+from workers.retrain_orchestrator.turns import NAME, Turns, in_thread
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@click.command()
+def main() -> None:
+    """Register and promote the first version, act on promote and rollback commands, keep aliases in line."""
+    values = settings()
+    logs.configure(values.observability, NAME)
+    quiet_libraries()
+    sys.exit(asyncio.run(run(values)))
+
+
+async def run(values: Settings) -> int:
+    """Serve until a signal comes; the exit status."""
+    model = values.orchestrator.model_name
+    controller = Controller(model, Journal(values.kafka, values.stream, model), Registry(values.mlflow))
+    turns = Turns(controller, values.orchestrator.reconcile_interval_ms / 1_000)
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    with (
+        serve_health(values.observability, NAME, turns.readiness),
+        Shutdown(lambda: _ask(loop, stop), values.stream.drain_timeout_ms / 1_000),
+    ):
+        waiting = asyncio.create_task(wait_for_topics(values, turns))
+        if not await first(waiting, stop):
+            return 0
+        app = build(values, turns)
+        starting = asyncio.create_task(app.start())
+        if await first(starting, stop):
+            await app.wait(stop.wait())  # returns early if Faust crashes
+        await app.stop()
+        return 1 if app.crashed else 0
+
+
+def _ask(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Wakes the loop too: signal handlers run outside of it."""
+    loop.call_soon_threadsafe(stop.set)
+
+
+async def first(task: asyncio.Task[None], stop: asyncio.Event) -> bool:
+    """Wait for the task, or for the signal to stop; whether the task came first (otherwise it is cancelled)."""
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if task.done():
+        task.result()
+        return True
+    task.cancel()
+    return False
+
+
+async def wait_for_topics(values: Settings, turns: Turns) -> None:
+    """Return when the topics are there: Faust passes over those that are missing when it starts."""
+    backoff = Backoff(values.stream.backoff_max_ms / 1_000)
+    while True:
+        try:
+            await in_thread(topic_ids, values.kafka, [COMMANDS.name, COMMANDS.dlq, MODEL_EVENTS.name])
+            return
+        except InfrastructureError as error:
+            log.warning("waiting", problem=str(error))
+            turns.waits_for(str(error))
+            await asyncio.sleep(backoff.next())
+
+
+def quiet_libraries() -> None:
+    """Faust tells every step of its services; aiokafka and urllib3 every failed request while a server is away."""
+    for name in ("faust", "mode", "aiokafka"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries; the failure itself is ours to tell
+    for name in ("aiokafka", "aiokafka.conn", "aiokafka.consumer.fetcher", "aiokafka.consumer.group_coordinator"):
+        logging.getLogger(name).addFilter(logs.OncePerKind())
+
+
+if __name__ == "__main__":
+    main()
