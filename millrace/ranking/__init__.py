@@ -1,0 +1,1 @@
+"""Candidates, features and the ranker: pure maths over arrays, without I/O."""

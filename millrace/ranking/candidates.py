@@ -1,0 +1,181 @@
+"""Candidate generation: which few hundred of all items are ranked for a user.
+
+Generators: co-visitation neighbours of the user's last items, what is popular now and today, the user's own recent
+items (where repeats are allowed), new items of the catalogue, and the items that the request names. Everything
+happens on arrays of rows (see ``ItemTable``); no loop runs over candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from millrace.ranking.features import Candidates, Floats, Rows
+from millrace.ranking.item_table import ItemTable
+from millrace.ranking.popular import PopularItems
+from millrace.ranking.sources import FRESH, NEIGHBOURS, REPEAT, REQUESTED
+
+# 1, 2, ... in a column: longer than any context is sensible.
+_PLACES = np.arange(1.0, 1_001.0)[:, None]
+# As many times the bit as a generator may propose items.
+_BITS = {bit: np.full(10_000, bit, dtype=np.float64) for bit in (REPEAT, FRESH, REQUESTED)}
+
+
+class Engaged(Protocol):
+    """An engagement of the user with an item at an event time, Unix ms."""
+
+    @property
+    def item_id(self) -> str: ...
+    @property
+    def at_ms(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateLimits:
+    """How many candidates each generator gives (see ``RecommenderSettings``)."""
+
+    candidates_max: int
+    context_items: int
+    trending_items: int
+    fresh_items: int
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRequest:
+    """What one request asks of candidate generation.
+
+    Attributes
+    ----------
+    k
+        Number of items that are shown; so many candidates are found if there are so many items.
+    recent
+        The user's engagements, newest first; empty for an unknown user.
+    blocked
+        Items that must not be shown: excluded by the request, or disliked by the user.
+    restricted_to
+        If not empty, only these items may be shown.
+    repeats
+        Whether items that the user knows may be shown.
+    """
+
+    k: int
+    recent: Sequence[Engaged] = ()
+    blocked: Iterable[str] = ()
+    restricted_to: Sequence[str] = ()
+    repeats: bool = True
+
+
+def generate(
+    table: ItemTable,
+    popular: PopularItems,
+    request: CandidateRequest,
+    limits: CandidateLimits,
+    random: np.random.Generator,
+) -> Candidates:
+    """The candidates for a request, in no particular order."""
+    candidates, shown = _propose(table, popular, request, limits.trending_items, limits, random)
+    if len(shown) < request.k and not request.restricted_to:
+        # So much is left out that trending has to fill up from further down its list.
+        trending_items = max(len(popular.short), len(popular.long))
+        candidates, shown = _propose(table, popular, request, trending_items, limits, random)
+    most = max(limits.candidates_max, request.k)
+    if len(shown) > most and not request.restricted_to:
+        scores = own_scores(candidates, table, popular)
+        # The user's own and new items are not the most probable ones: cutting by score would always cut them.
+        scores[candidates.sources & (REPEAT | FRESH) != 0] = np.inf
+        shown = shown[np.argpartition(-scores[shown], most)[:most]]
+    return candidates.take(shown)
+
+
+def own_scores(candidates: Candidates, table: ItemTable, popular: PopularItems) -> Floats:
+    """Scores float64[n] without a model: expected follow-ups, plus the item's share of today's engagements.
+
+    Both are probabilities of "the next engagement is with this item": given the user's last items, and in general.
+    """
+    share: Floats = np.exp2(table.long_order[candidates.rows] - popular.long_norm)
+    share += candidates.signals[0]
+    return share
+
+
+def _propose(
+    table: ItemTable,
+    popular: PopularItems,
+    request: CandidateRequest,
+    trending_items: int,
+    limits: CandidateLimits,
+    random: np.random.Generator,
+) -> tuple[Candidates, npt.NDArray[np.intp]]:
+    """Everything that a generator proposes, and the places of those that may be shown."""
+    known, seen_at_ms, seen_count = _known_items(table, request.recent)
+    context = known[: limits.context_items]
+    # A neighbour of the item in place p (1 = newest) counts P(neighbour follows item) / p.
+    neighbours = table.neighbours[context].ravel()
+    weights = (table.shares[context] / _PLACES[: len(context)]).ravel()
+    of_newest = table.neighbours.shape[1] if len(context) else 0
+    trending, trending_bits = popular.trending(trending_items)
+    fresh = _draw(popular.fresh, limits.fresh_items, random)
+    requested = _rows_of(table, request.restricted_to)
+    others = (
+        _BITS[REPEAT][: len(known)],
+        trending_bits,
+        _BITS[FRESH][: len(fresh)],
+        _BITS[REQUESTED][: len(requested)],
+    )
+    rows, place = table.distinct(np.concatenate((neighbours, known, trending, fresh, requested)))
+    n = len(rows)
+    of_neighbours, of_others = place[: len(neighbours)], place[len(neighbours) :]
+    signals = np.zeros((5, n))
+    signals[0] = np.bincount(of_neighbours, weights, n)
+    signals[1] = np.bincount(of_neighbours[:of_newest], weights[:of_newest], n)
+    support = np.bincount(of_neighbours, minlength=n)
+    np.divide(support, max(len(context), 1), out=signals[2])
+    signals[3:, of_others[: len(known)]] = seen_at_ms, seen_count
+    # Every generator but neighbours proposes an item once: its bits can be added up.
+    sources = np.bincount(of_others, np.concatenate(others), n).astype(np.int64)
+    sources[support > 0] |= NEIGHBOURS
+
+    shown = table.servable[rows]
+    if request.restricted_to:
+        shown &= sources & REQUESTED != 0
+    if not request.repeats:
+        shown &= sources & REPEAT == 0
+    blocked = _rows_of(table, request.blocked)
+    if len(blocked):
+        shown &= ~np.isin(rows, blocked)
+    return Candidates(rows, sources, signals), np.flatnonzero(shown)
+
+
+def _known_items(table: ItemTable, recent: Sequence[Engaged]) -> tuple[Rows, list[int], list[int]]:
+    """Rows of the user's items, newest first and none twice, with the newest time and the number of engagements."""
+    row_of = table.rows.get
+    at_ms: dict[int, int] = {}
+    count: dict[int, int] = {}
+    for engagement in recent:
+        row = row_of(engagement.item_id)
+        if row is None:
+            continue
+        if row in count:
+            count[row] += 1
+            at_ms[row] = max(at_ms[row], engagement.at_ms)
+        else:
+            count[row] = 1
+            at_ms[row] = engagement.at_ms
+    return np.array(list(count), dtype=np.int32), list(at_ms.values()), list(count.values())
+
+
+def _rows_of(table: ItemTable, item_ids: Iterable[str]) -> Rows:
+    """Rows of the items that the table knows, each once."""
+    rows = {row for item_id in item_ids if (row := table.rows.get(item_id)) is not None}
+    return np.array(list(rows), dtype=np.int32)
+
+
+def _draw(rows: Rows, number: int, random: np.random.Generator) -> Rows:
+    """Up to ``number`` neighbouring rows of a list from a random place on: cheap, and over requests all come."""
+    if len(rows) <= number:
+        return rows
+    start = int(random.integers(0, len(rows) - number + 1))
+    return rows[start : start + number]

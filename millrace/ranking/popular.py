@@ -1,0 +1,129 @@
+"""Lists that do not depend on the user: what is popular now, popular today, and new in the catalogue.
+
+Popularity decays equally for all items, so that its order does not depend on the time (``ItemTable.short_order``).
+A list therefore changes only through items that changed: refreshing it looks at the list and at those, not at all
+items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from millrace.ranking.features import ITEM_COLUMNS, Floats, Rows
+from millrace.ranking.item_table import ItemTable
+from millrace.ranking.sources import TRENDING_LONG, TRENDING_SHORT
+
+# Trending fills an answer up whatever is left out of it: 200 items asked for, 1,000 excluded, and some hundred that
+# the user knows or dislikes.
+TRENDING_KEPT = 1_500
+# Enough that a few draws of each request spread exploration.
+FRESH_KEPT = 500
+# An item that was clicked this often is known: its features say more than an exploration would.
+FRESH_CLICKS_MAX = 20
+
+
+class PopularItems:
+    """The lists of one table. ``refresh`` follows what changed; the arrays are replaced, never changed.
+
+    Attributes
+    ----------
+    long_norm
+        log2 of the summed long popularity of the list, at time 0: an item's share of today's engagements is
+        2^(long_order - long_norm) at any time. Infinity while there is none.
+    """
+
+    def __init__(self, table: ItemTable) -> None:
+        self._table = table
+        self._short = _TopList(TRENDING_KEPT, lambda rows: self._by_popularity(rows, table.short_order))
+        self._long = _TopList(TRENDING_KEPT, lambda rows: self._by_popularity(rows, table.long_order))
+        self._fresh = _TopList(FRESH_KEPT, self._newest)
+        self.long_norm = np.inf
+        self._trending_of: dict[int, tuple[Rows, Floats]] = {}
+
+    def trending(self, most: int) -> tuple[Rows, Floats]:
+        """The first ``most`` of both trending lists, each item once, and the bits of the lists that it is in.
+
+        int32[n] and float64[n] (see ``candidates``: bits are added up there).
+        """
+        found = self._trending_of.get(most)
+        if found is None:
+            short, long = self.short[:most], self.long[:most]
+            rows = np.union1d(short, long)
+            bits = TRENDING_SHORT * np.isin(rows, short) + TRENDING_LONG * np.isin(rows, long)
+            found = self._trending_of[most] = rows, bits.astype(np.float64)
+        return found
+
+    @property
+    def short(self) -> Rows:
+        """int32[<= TRENDING_KEPT], servable rows by short popularity, the most popular first."""
+        return self._short.rows
+
+    @property
+    def long(self) -> Rows:
+        """int32[<= TRENDING_KEPT], servable rows by long popularity, the most popular first."""
+        return self._long.rows
+
+    @property
+    def fresh(self) -> Rows:
+        """int32[<= FRESH_KEPT], servable rows of hardly clicked catalogue items, the newest first."""
+        return self._fresh.rows
+
+    def refresh(self) -> None:
+        """Bring the lists up to date with the rows that the table says were touched."""
+        table = self._table
+        if not table.touched:
+            return
+        self._trending_of.clear()
+        touched = np.fromiter(table.touched, dtype=np.int32, count=len(table.touched))
+        table.touched.clear()
+        for top in (self._short, self._long, self._fresh):
+            top.refresh(touched, table.rows_used)
+        orders = table.long_order[self.long]
+        self.long_norm = float(np.logaddexp2.reduce(orders)) if len(orders) else np.inf
+
+    def _by_popularity(self, rows: Rows, order: Floats) -> tuple[Rows, Floats]:
+        rows = rows[self._table.servable[rows] & (order[rows] > -np.inf)]
+        return rows, order[rows]
+
+    def _newest(self, rows: Rows) -> tuple[Rows, Floats]:
+        table = self._table
+        rows = rows[table.servable[rows] & table.catalogued[rows] & (table.clicks[rows] < FRESH_CLICKS_MAX)]
+        born_ms = table.items[rows, ITEM_COLUMNS.index("born_ms")]
+        # Without a date of publication an item is as new as the first that we heard of it.
+        return rows, np.where(np.isfinite(born_ms), born_ms, table.updated_ms[rows])
+
+
+class _TopList:
+    """The rows with the largest keys, kept up to date from the rows that changed.
+
+    All eligible rows whose key is at or above a floor are in the list. The floor rises as the list overflows; when
+    too little is left above it, one look at all rows finds it anew.
+
+    Parameters
+    ----------
+    most
+        Longest list.
+    rank
+        Of some rows, the eligible ones and their keys.
+    """
+
+    def __init__(self, most: int, rank: Callable[[Rows], tuple[Rows, Floats]]) -> None:
+        self._most = most
+        self._rank = rank
+        self._floor = -np.inf
+        self.rows: Rows = np.empty(0, dtype=np.int32)
+
+    def refresh(self, touched: Rows, rows_used: int) -> None:
+        rows, keys = self._rank(np.union1d(self.rows, touched))
+        above = keys >= self._floor
+        rows, keys = rows[above], keys[above]
+        if self._floor > -np.inf and len(rows) < self._most // 2:
+            rows, keys = self._rank(np.arange(rows_used, dtype=np.int32))
+            self._floor = -np.inf
+        if len(rows) > self._most:
+            kept = np.argpartition(keys, len(rows) - self._most)[len(rows) - self._most :]
+            rows, keys = rows[kept], keys[kept]
+            self._floor = float(keys.min())
+        self.rows = rows[np.argsort(-keys, kind="stable")]

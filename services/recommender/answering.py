@@ -1,0 +1,222 @@
+"""Makes an answer from what is known: which fallback, which items, which impression. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from millrace.features.segments import segment
+from millrace.features.user_state import UserState
+from millrace.ranking.candidates import CandidateLimits, CandidateRequest
+from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA, UserActivity
+from millrace.ranking.item_table import ItemTable
+from millrace.ranking.popular import PopularItems
+from millrace.ranking.rank import RankedItems, rank
+from millrace.settings import RecommenderSettings
+from millrace.v1.common_pb2 import Position
+from millrace.v1.impression_pb2 import AnswerStatus, Fallback, Impression, Slot
+from millrace.v1.recommendation_service_pb2 import (
+    RecommendedItem,
+    RecommendRequest,
+    RecommendResponse,
+    RepeatPolicy,
+)
+from services.recommender.champion import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the service knew when it answered a request.
+
+    Attributes
+    ----------
+    user
+        The user's state; None if nothing is known of the user, or nothing could be read.
+    features_read
+        Whether Redis answered.
+    items_complete
+        Whether the item table has caught up with its topic once.
+    champion
+        What ranks; None without a model.
+    topic_id
+        The broker's id of the topic ``interactions``; empty while it is not known.
+    now_ms
+        Serving time, Unix ms: ``as_of_ms`` of the request, else the clock.
+    """
+
+    user: UserState | None
+    features_read: bool
+    items_complete: bool
+    champion: LoadedModel | None
+    topic_id: str
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, and what its impression says besides."""
+
+    response: RecommendResponse
+    ranked: RankedItems
+    segment: str
+
+
+class Answering:
+    """Turns requests into answers.
+
+    Parameters
+    ----------
+    user_half_life_ms
+        The half-life that users' counters were decayed with.
+    random
+        Draws the new items that are explored.
+    """
+
+    def __init__(
+        self,
+        settings: RecommenderSettings,
+        user_half_life_ms: int,
+        table: ItemTable,
+        popular: PopularItems,
+        interactions_topic: str,
+        random: np.random.Generator,
+    ) -> None:
+        self._settings = settings
+        self._user_half_life_ms = user_half_life_ms
+        self._table = table
+        self._popular = popular
+        self._interactions_topic = interactions_topic
+        self._random = random
+        self._limits = CandidateLimits(
+            candidates_max=settings.candidates_max,
+            context_items=settings.context_items,
+            trending_items=settings.trending_items,
+            fresh_items=settings.fresh_items,
+        )
+
+    def answer(self, request: RecommendRequest, request_id: str, situation: Situation) -> Answer:
+        """The answer to a valid request (``serve_micros`` is left to the caller, who measures it)."""
+        user, champion, now_ms = situation.user, situation.champion, situation.now_ms
+        ranked = rank(
+            self._table,
+            self._popular,
+            self._candidate_request(request, user),
+            self._activity(user, now_ms),
+            champion.model if champion else None,
+            now_ms,
+            self._limits,
+            self._random,
+        )
+        response = RecommendResponse(
+            request_id=request_id,
+            items=[
+                RecommendedItem(item_id=item_id, score=score, sources=sources)
+                for item_id, score, sources in zip(ranked.item_ids, ranked.scores.tolist(), ranked.sources, strict=True)
+            ],
+            model_name=self._settings.model_name,
+            model_version=champion.version if champion else "",
+            feature_schema=FEATURE_SCHEMA,
+            known=self._known(user, situation.topic_id),
+            status=_status(situation),
+            fallback=_fallback(situation),
+            served_at_ms=now_ms,
+        )
+        if request.explain:
+            response.feature_names.extend(FEATURE_NAMES)
+            for item, features in zip(response.items, ranked.features.tolist(), strict=True):
+                item.features.extend(features)
+        # What could not be read is not known: such answers are in no segment of users.
+        named = segment(user, now_ms, self._user_half_life_ms) if situation.features_read else ""
+        return Answer(response, ranked, named)
+
+    def impression(self, request: RecommendRequest, answer: Answer) -> Impression:
+        """What is logged of an answer."""
+        response, ranked = answer.response, answer.ranked
+        impression = self._impression(request, response.request_id, response.served_at_ms)
+        impression.model_name = response.model_name
+        impression.model_version = response.model_version
+        impression.feature_schema = response.feature_schema
+        impression.serve_micros = response.serve_micros
+        impression.status = response.status
+        impression.fallback = response.fallback
+        impression.segment = answer.segment
+        impression.candidates = ranked.candidates
+        if response.HasField("known"):
+            impression.known.CopyFrom(response.known)
+        impression.slots.extend(
+            Slot(item_id=item_id, rank=place, score=score, sources=sources, features=features)
+            for place, (item_id, score, sources, features) in enumerate(
+                zip(ranked.item_ids, ranked.scores.tolist(), ranked.sources, ranked.features.tolist(), strict=True)
+            )
+        )
+        return impression
+
+    def failed_impression(
+        self, request: RecommendRequest, request_id: str, now_ms: int, serve_micros: int
+    ) -> Impression:
+        """What is logged of a request that got no answer."""
+        impression = self._impression(request, request_id, now_ms)
+        impression.model_name = self._settings.model_name
+        impression.status = AnswerStatus.ANSWER_STATUS_FAILED
+        impression.fallback = Fallback.FALLBACK_NONE
+        impression.serve_micros = serve_micros
+        return impression
+
+    def _impression(self, request: RecommendRequest, request_id: str, now_ms: int) -> Impression:
+        return Impression(
+            request_id=request_id,
+            user_id=request.user_id,
+            served_at_ms=now_ms,
+            as_of_given=request.HasField("as_of_ms"),
+            session_id=request.session_id,
+            context=request.context if request.HasField("context") else None,
+            propensity=1.0,  # no experiment
+            viewport=request.viewport or self._settings.viewport,
+        )
+
+    def _candidate_request(self, request: RecommendRequest, user: UserState | None) -> CandidateRequest:
+        policy = request.repeat_policy
+        return CandidateRequest(
+            k=request.k,
+            recent=user.recent if user else (),
+            blocked=[*request.exclude_item_ids, *user.disliked] if user else request.exclude_item_ids,
+            restricted_to=request.restrict_to_item_ids,
+            repeats=(
+                self._settings.repeat_policy == "learned"
+                if policy == RepeatPolicy.REPEAT_POLICY_UNSPECIFIED
+                else policy == RepeatPolicy.REPEAT_POLICY_LEARNED
+            ),
+        )
+
+    def _activity(self, user: UserState | None, now_ms: int) -> UserActivity:
+        if user is None:
+            return UserActivity()
+        return UserActivity(user.engagements(now_ms, self._user_half_life_ms), user.last_seen_ms)
+
+    def _known(self, user: UserState | None, topic_id: str) -> Position | None:
+        if user is None:
+            return None
+        return Position(
+            topic=self._interactions_topic,
+            topic_id=topic_id,
+            partition=user.known.partition,
+            offset=user.known.offset,
+        )
+
+
+def _status(situation: Situation) -> AnswerStatus.ValueType:
+    if situation.features_read and situation.items_complete and situation.champion is not None:
+        return AnswerStatus.ANSWER_STATUS_OK
+    return AnswerStatus.ANSWER_STATUS_DEGRADED
+
+
+def _fallback(situation: Situation) -> Fallback.ValueType:
+    """The reason that weighs most: without features nothing is the user's own, with or without a model."""
+    if not situation.features_read:
+        return Fallback.FALLBACK_FEATURES_UNAVAILABLE
+    if situation.user is None:
+        return Fallback.FALLBACK_UNKNOWN_USER
+    if situation.champion is None:
+        return Fallback.FALLBACK_NO_MODEL
+    return Fallback.FALLBACK_NONE
