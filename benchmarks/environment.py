@@ -1,0 +1,145 @@
+"""Where a benchmark runs: servers of its own unless pointed at some, and processes of Millrace that end with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from deploy.embedded.member import log_tail, stop
+from deploy.embedded.stack import ephemeral
+from millrace.errors import MillraceError
+from millrace.settings import KafkaSettings, RedisSettings, settings
+from millrace.stream.admin import apply_topics
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The slowest start is that of a process on a machine that is busy with the other's start.
+START_TIMEOUT_S = 30.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Kafka and Redis for a benchmark.
+
+    Attributes
+    ----------
+    home
+        MILLRACE_HOME of the benchmark's processes.
+    """
+
+    kafka: KafkaSettings
+    redis: RedisSettings
+    home: Path
+
+    def environment(self) -> dict[str, str]:
+        """What points a process of Millrace at these servers; its ports are free ones."""
+        return {
+            "MILLRACE_HOME": str(self.home),
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
+            "KAFKA_PARTITIONS": str(self.kafka.partitions),
+            "REDIS_URL": self.redis.url,
+            "MILLRACE_RECOMMENDER_PORT": "0",
+            "MILLRACE_METRICS_PORT": "0",
+            "MILLRACE_LOG_LEVEL": "WARNING",
+        }
+
+
+@contextmanager
+def servers(say: Say, bootstrap_servers: str = "", redis_url: str = "") -> Iterator[Servers]:
+    """Servers with all topics made: fresh ones, unless addresses of both are given."""
+    if bool(bootstrap_servers) != bool(redis_url):
+        raise MillraceError("a benchmark needs both --bootstrap-servers and --redis-url, or neither")
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="millrace-bench-")))
+        if not bootstrap_servers:
+            addresses = stack.enter_context(ephemeral(members=("kafka", "redis"), say=say))
+            bootstrap_servers, redis_url = addresses.kafka, addresses.redis
+        kafka = settings().kafka.model_copy(update={"bootstrap_servers": bootstrap_servers})
+        redis = settings().redis.model_copy(update={"url": redis_url})
+        # The benchmark's own process keeps its models where its children look for them.
+        before = os.environ.get("MILLRACE_HOME")
+        os.environ["MILLRACE_HOME"] = str(home)
+        stack.callback(_restore_home, before)
+        say("making topics")
+        apply_topics(kafka)
+        yield Servers(kafka, redis, home)
+
+
+def _restore_home(before: str | None) -> None:
+    if before is None:
+        del os.environ["MILLRACE_HOME"]
+    else:
+        os.environ["MILLRACE_HOME"] = before
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A running process of Millrace and what it announced (``metrics``, ``grpc``)."""
+
+    name: str
+    popen: subprocess.Popen[bytes]
+    log: Path
+    announced: Mapping[str, str]
+
+    def wait_ready(self) -> None:
+        """Return when ``/readyz`` says yes."""
+        _until(lambda: _ready(self.announced["metrics"]), self.popen, self.log, f"{self.name} is not ready")
+
+    def metrics(self) -> str:
+        """The text of ``/metrics``."""
+        with urlopen(f"http://{self.announced['metrics']}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+
+
+@contextmanager
+def process(module: str, at: Servers, **variables: str) -> Iterator[Process]:
+    """``python -m MODULE`` against the servers, once it has announced its addresses; it ends with the block."""
+    name = module.rpartition(".")[2]
+    log = at.home / f"{name}.log"
+    with log.open("wb") as output:
+        popen = subprocess.Popen(
+            [sys.executable, "-m", module],
+            cwd=ROOT,
+            env=os.environ | at.environment() | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        file = at.home / "run" / f"{name}-{popen.pid}.json"
+        _until(file.exists, popen, log, f"{name} does not start")
+        announced: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        yield Process(name, popen, log, announced)
+    finally:
+        stop(popen)
+
+
+def _until(condition: Callable[[], bool], popen: subprocess.Popen[bytes], log: Path, problem: str) -> None:
+    give_up = time.monotonic() + START_TIMEOUT_S
+    while not condition():
+        if popen.poll() is not None or time.monotonic() > give_up:
+            raise MillraceError(f"{problem}; the end of its log:\n{log_tail(log)}")
+        # Another process's start can only be asked for.
+        time.sleep(0.05)
+
+
+def _ready(metrics: str) -> bool:
+    try:
+        with urlopen(f"http://{metrics}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (URLError, ConnectionError):
+        return False

@@ -1,0 +1,1 @@
+"""The ``millrace`` command. Each module here is one command; nothing heavy is imported before it is needed."""

@@ -1,0 +1,110 @@
+"""How ``millrace run`` shows its pipeline: a live screen, plain lines, a summary, JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from deploy.embedded.watch import Snapshot
+
+COLOURS = {"ready": "green", "starting": "yellow", "dead": "red"}
+
+
+def screen(snapshot: Snapshot, addresses: Mapping[str, str]) -> RenderableType:
+    """Everything at a glance, for a terminal."""
+    return Group(
+        Text(headline(snapshot), style="bold"),
+        Text(),
+        _processes(snapshot),
+        Text(),
+        _recommendation(snapshot),
+        Text(),
+        _addresses(addresses),
+        Text("\nCtrl-C stops everything", style="dim"),
+    )
+
+
+def headline(snapshot: Snapshot) -> str:
+    """The figures in one line."""
+    return f"{snapshot.events_per_s:,.0f} events/s   {snapshot.events:,} events   {_freshness(snapshot)}"
+
+
+def line(snapshot: Snapshot) -> str:
+    """One line for a log: the figures, and who is not well."""
+    lags = " ".join(f"{process.name}={process.lag}" for process in snapshot.processes if process.lag is not None)
+    troubles = [f"{process.name} {process.state}" for process in snapshot.processes if process.state != "ready"]
+    return f"{headline(snapshot)}   lag {lags or 'unknown'}   {', '.join(troubles) or 'all ready'}"
+
+
+def summary(snapshot: Snapshot, addresses: Mapping[str, str]) -> dict[str, Any]:
+    """The last snapshot as plain values, for ``--json``."""
+    answer = snapshot.recommendation
+    return {
+        "healthy": snapshot.healthy,
+        "duration_s": round(snapshot.at_s, 1),
+        "events": snapshot.events,
+        "events_per_s": round(snapshot.events / snapshot.at_s, 1),
+        "freshness_ms": None
+        if snapshot.freshness_ms is None
+        else dict(zip(("p50", "p99"), (round(value, 1) for value in snapshot.freshness_ms), strict=True)),
+        "processes": [asdict(process) for process in snapshot.processes],
+        "recommendation": None
+        if answer is None
+        else {
+            "user_id": snapshot.user,
+            "items": [asdict(item) for item in answer.items],
+            "model_version": answer.model_version,
+            "fallback": answer.fallback,
+        },
+        "addresses": dict(addresses),
+    }
+
+
+def _freshness(snapshot: Snapshot) -> str:
+    if snapshot.freshness_ms is None:
+        return "no events yet" if not snapshot.events else "no new events"
+    return "features fresh after {:.0f} ms (p50), {:.0f} ms (p99)".format(*snapshot.freshness_ms)
+
+
+def _processes(snapshot: Snapshot) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("process", "state", "pid", "lag", "metrics", "waits for"):
+        table.add_column(column, justify="right" if column in ("pid", "lag") else "left")
+    for process in snapshot.processes:
+        table.add_row(
+            process.name,
+            Text(process.state, style=COLOURS[process.state]),
+            str(process.pid or ""),
+            "" if process.lag is None else f"{process.lag:,}",
+            f"http://{process.metrics}/metrics" if process.metrics else "",
+            Text(process.problem),
+        )
+    return table
+
+
+def _recommendation(snapshot: Snapshot) -> RenderableType:
+    answer = snapshot.recommendation
+    if answer is None:
+        return Text("no recommendations yet")
+    origin = f"model {answer.model_version}" if answer.model_version else "no model"
+    if answer.fallback != "none":
+        origin += f", {answer.fallback.replace('_', ' ')}"
+    table = Table(box=None, pad_edge=False, title=f"{snapshot.user} would see now ({origin})", title_justify="left")
+    for column in ("item", "score", "source"):
+        table.add_column(column)
+    for item in answer.items:
+        table.add_row(Text(item.item_id), f"{item.score:.4f}", ", ".join(item.sources))
+    return table
+
+
+def _addresses(addresses: Mapping[str, str]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, address in addresses.items():
+        table.add_row(name, address)
+    return table

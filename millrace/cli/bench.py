@@ -1,0 +1,46 @@
+"""``millrace bench``: measure this machine."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+import click
+
+from millrace.cli._embedded import progress
+from millrace.cli._output import quiet_logs
+from millrace.errors import MillraceError
+
+
+@click.command()
+@click.argument("name", type=click.Choice(["freshness", "workers", "recommend"]))
+@click.option("--bootstrap-servers", default="", help="Use this Kafka, and --redis-url; else both are started for it.")
+@click.option("--redis-url", default="", help="Use this Redis. Its data and topics get made-up items and users.")
+@click.option("--running", is_flag=True, help="freshness only: through the pipeline that runs, as the settings say.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(name: str, bootstrap_servers: str, redis_url: str, running: bool, as_json: bool) -> None:
+    """Measure freshness, workers or recommend, with the machine's own limit beside each figure.
+
+    Takes up to a minute. Rows are added to benchmarks/results/latest.json.
+    """
+    if importlib.util.find_spec("benchmarks") is None:
+        raise MillraceError(
+            "benchmarks are part of the checkout, not of the installed package: "
+            "run `pip install -e '.[all]'` in a checkout of Millrace"
+        )
+    if running and name != "freshness":
+        raise click.UsageError(f"--running measures freshness; {name} needs servers without other work")
+    from benchmarks import report
+
+    quiet_logs()
+    options: dict[str, Any] = {"bootstrap_servers": bootstrap_servers, "redis_url": redis_url}
+    if running:
+        options["running"] = True
+    with progress() as say:
+        rows = importlib.import_module(f"benchmarks.{name}").run(say, **options)
+    report.append(rows)
+    if as_json:
+        click.echo(report.as_json(rows))
+    else:
+        report.print_table(rows)

@@ -1,0 +1,69 @@
+"""Entry point of ``millrace``: finds the command, imports only its module, turns errors into messages."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+
+import click
+
+from millrace import __version__
+from millrace.errors import MillraceError
+
+# Command -> its help line; the module millrace.cli.<command> holds it as the object `command`. The help lines
+# stand here, so that `millrace --help` imports none of the modules.
+COMMANDS: Mapping[str, str] = {
+    "run": "The whole pipeline with generated shoppers, until Ctrl-C.",
+    "stack": "Kafka, Redis and MLflow on this machine: up, down, status.",
+    "doctor": "Check everything that Millrace needs and say what to do.",
+    "topics": "Make or list the topics.",
+    "produce": "Publish events given as JSON lines on standard input.",
+    "replay": "Publish a file or a known data set as events.",
+    "recommend": "Ask what a user should see now.",
+    "users": "Show a user's features, or forget the user.",
+    "items": "Show an item's features.",
+    "models": "List, promote or roll back model versions.",
+    "config": "Show every setting, its value and where it came from.",
+    "bench": "Measure this machine: freshness, workers, recommend.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when that command is called (click's documented pattern)."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"millrace.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="millrace")
+def cli() -> None:
+    """Real-time recommendations from a stream of clicks."""
+
+
+def main() -> None:
+    """Run the command line; exit status 1 with a message on any error that the user can act on."""
+    try:
+        cli(prog_name="millrace")
+    except MillraceError as error:
+        click.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) went away: not an error, and nothing may be written any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,179 @@
+"""``millrace models``: versions of the ranker, who serves, and how to change that."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from millrace.errors import InfrastructureError
+from millrace.settings import Settings, settings
+
+if TYPE_CHECKING:
+    from millrace.registry.ledger import Ledger
+    from millrace.registry.view import RegistryView
+    from millrace.v1.command_pb2 import Command
+    from millrace.v1.model_pb2 import ModelEvent
+
+# Reading the topic takes a few tenths of a second; longer means that the broker is away.
+READ_TIMEOUT_S = 5.0
+
+_SECONDS = click.FloatRange(min=0.1)
+_model = click.option("--model", help="Registered model [default: the orchestrator's].")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _asking(function: Callable[..., None]) -> Callable[..., None]:
+    """Options of the commands that ask the orchestrator."""
+    for option in (
+        _model,
+        click.option("--reason", default="", help="Why, for people and the audit."),
+        click.option("--wait/--no-wait", default=True, help="Wait until it is done or refused [default: wait]."),
+        click.option("--timeout", type=_SECONDS, default=30.0, show_default=True, help="Longest wait, seconds."),
+        _json,
+    ):
+        function = option(function)
+    return function
+
+
+@click.group()
+def command() -> None:
+    """List, promote or roll back model versions."""
+    from millrace.stream import logs
+
+    # What a person needs to know comes as the error of the command; the libraries' warnings would bury it.
+    logs.configure(settings().observability.model_copy(update={"log_level": "CRITICAL"}), "millrace")
+
+
+@command.command("list")
+@_model
+@click.option("--registry", is_flag=True, help="Ask MLflow too, for aliases and tags (a few seconds).")
+@_json
+def list_versions(model: str | None, registry: bool, as_json: bool) -> None:
+    """Show every version, which one is the champion, since when and why."""
+    from millrace.registry.journal import read_ledger
+    from millrace.stream.reader import TopicReader
+    from millrace.topics import MODEL_EVENTS
+
+    values = settings()
+    name = model or values.orchestrator.model_name
+    with TopicReader(values.kafka, [MODEL_EVENTS], "beginning", values.stream) as reader:
+        ledger = read_ledger(name, reader, READ_TIMEOUT_S)
+    view, problem = _registry_view(values, name) if registry else (None, None)
+    if as_json:
+        click.echo(json.dumps(_as_json(ledger, view, problem), indent=2))
+    else:
+        _print_versions(ledger, view)
+    if problem:
+        click.echo(f"aliases and tags are missing: {problem}", err=True)
+
+
+@command.command()
+@click.argument("version")
+@_asking
+def promote(version: str, model: str | None, reason: str, wait: bool, timeout: float, as_json: bool) -> None:
+    """Make VERSION the champion."""
+    from millrace.registry import asking
+
+    name = model or settings().orchestrator.model_name
+    _ask(name, asking.promote(name, version, getpass.getuser(), reason), wait, timeout, as_json)
+
+
+@command.command()
+@click.argument("version", default="")
+@_asking
+def rollback(version: str, model: str | None, reason: str, wait: bool, timeout: float, as_json: bool) -> None:
+    """Go back to the champion before the present one, or to VERSION if it was a champion."""
+    from millrace.registry import asking
+
+    name = model or settings().orchestrator.model_name
+    _ask(name, asking.roll_back(name, version, getpass.getuser(), reason), wait, timeout, as_json)
+
+
+def _ask(name: str, request: Command, wait: bool, timeout_s: float, as_json: bool) -> None:
+    from millrace.registry import asking
+
+    values = settings()
+    if not wait:
+        asking.send(values.kafka, name, request, timeout_s)
+        answer: Mapping[str, object] = {"command_id": request.command_id, "settled": False}
+        said = f"sent as {request.command_id}; `millrace models list` shows what came of it"
+    else:
+        event = asking.ask(values.kafka, values.stream, name, request, timeout_s)
+        answer = {"command_id": request.command_id, "settled": True, **_event(event)}
+        before = f" (before: version {event.previous_version})" if event.previous_version else ""
+        said = f"version {event.model_version} of model {name!r} is the champion{before}"
+    click.echo(json.dumps(answer, indent=2) if as_json else said)
+
+
+def _registry_view(values: Settings, name: str) -> tuple[RegistryView | None, str | None]:
+    from millrace.registry.registry import Registry
+
+    try:
+        return Registry(values.mlflow).view(name), None
+    except InfrastructureError as error:
+        return None, str(error)
+
+
+def _event(event: ModelEvent) -> dict[str, object]:
+    return {
+        "version": event.model_version,
+        "at_ms": event.at_ms,
+        "reason": event.reason,
+        "previous_version": event.previous_version or None,
+    }
+
+
+def _as_json(ledger: Ledger, view: RegistryView | None, problem: str | None) -> dict[str, object]:
+    content: dict[str, object] = {
+        "model": ledger.model_name,
+        "champion": _event(ledger.reign) if ledger.reign else None,
+        "former_champions": list(ledger.former),
+        "versions": [
+            {
+                "version": version,
+                "champion": version == ledger.champion,
+                "registered_at_ms": event.at_ms,
+                "reason": event.reason,
+                "run_id": event.run_id,
+                "artifact_uri": event.artifact_uri,
+                "sha256": event.sha256.hex(),
+            }
+            for version, event in ledger.versions.items()
+        ],
+    }
+    if view is not None:
+        tags: dict[str, Any] = {version.version: dict(version.tags) for version in view.versions}
+        content["registry"] = {"aliases": dict(view.aliases), "tags": tags}
+    elif problem:
+        content["registry"] = {"problem": problem}
+    return content
+
+
+def _print_versions(ledger: Ledger, view: RegistryView | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if not ledger.versions:
+        click.echo(f"model {ledger.model_name!r} has no version yet; the retrain orchestrator registers the first")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("version", "registered", "", "reason", *(("aliases",) if view else ())):
+        table.add_column(heading)
+    for version, event in ledger.versions.items():
+        cells = [version, _time(event.at_ms), "champion" if version == ledger.champion else "", event.reason]
+        if view is not None:
+            cells.append(", ".join(alias for alias, target in view.aliases.items() if target == version))
+        table.add_row(*cells)
+    Console(highlight=False).print(table)
+    if ledger.reign:
+        why = f": {ledger.reign.reason}" if ledger.reign.reason else ""
+        click.echo(f"version {ledger.champion} is the champion since {_time(ledger.reign.at_ms)}{why}")
+
+
+def _time(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
