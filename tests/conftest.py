@@ -1,0 +1,172 @@
+"""Real servers for tests: Kafka, Redis and MLflow of the embedded stack, and child processes that never survive."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from deploy.embedded.jars import classpath
+from deploy.embedded.member import clean_environment, log_tail, running, stop
+from deploy.embedded.mlflow import Mlflow
+from deploy.embedded.ports import free_port
+from millrace.settings import KafkaSettings, StackSettings, settings
+from tests.brokers import broker
+from tests.processes import a_redis
+
+ROOT = Path(__file__).resolve().parent.parent
+# Tests must see the defaults and their own values, whatever the developer's shell holds, but for choices of who
+# runs them: a broker for tests, which redis-server to run, where the data sets are.
+OUR_PREFIXES = ("KAFKA_", "REDIS_", "MLFLOW_", "MILLRACE_")
+GIVEN_BROKER = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
+KEPT = frozenset({"MILLRACE_STACK_REDIS", "MILLRACE_DATA"})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_settings() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(OUR_PREFIXES) and name not in KEPT]:
+            patch.delenv(name)
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def millrace_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """MILLRACE_HOME of this module's tests and of the processes that they start: a fresh folder."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MILLRACE_HOME", str(folder))
+        settings.cache_clear()
+        yield folder
+    settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def kafka_jars() -> tuple[Path, ...]:
+    """Class path of the broker; the first time on a machine the jars are fetched."""
+    return classpath(StackSettings().kafka_version)
+
+
+@pytest.fixture(scope="module")
+def kafka_settings(tmp_path_factory: pytest.TempPathFactory, kafka_jars: tuple[Path, ...]) -> Iterator[KafkaSettings]:
+    """A fresh broker without topics; topics made with these settings get three partitions."""
+    with broker(GIVEN_BROKER, tmp_path_factory.mktemp("kafka"), kafka_jars) as address:
+        yield KafkaSettings(bootstrap_servers=address, partitions=3)
+
+
+@pytest.fixture(scope="module")
+def kafka_env(kafka_settings: KafkaSettings) -> Mapping[str, str]:
+    """Environment variables that point a child process at the broker."""
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka_settings.bootstrap_servers,
+        "KAFKA_PARTITIONS": str(kafka_settings.partitions),
+    }
+
+
+@pytest.fixture(scope="module")
+def topics_applied(kafka_settings: KafkaSettings) -> KafkaSettings:
+    """The broker with every topic made."""
+    from millrace.stream.admin import apply_topics
+
+    apply_topics(kafka_settings)
+    return kafka_settings
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A fresh, empty Redis that keeps an append-only file."""
+    member = a_redis(tmp_path_factory.mktemp("redis"))
+    with running(member):
+        yield member.address
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One MLflow server for all tests (it takes 12-17 s to start): use a model name of your own."""
+    member = Mlflow(tmp_path_factory.mktemp("mlflow"), free_port())
+    with running(member):
+        yield member.address
+
+
+@dataclass(slots=True)
+class Child:
+    """A process that a test started."""
+
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def output(self) -> str:
+        """Everything that it has printed so far (standard output and error)."""
+        return self.log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """Kill -9, and wait until it is gone."""
+        self.popen.kill()
+        self.popen.wait(timeout=10)
+
+    def terminate(self, timeout_s: float = 20) -> int:
+        """SIGTERM; the exit status. Fails the test when the process does not end in time."""
+        self.popen.terminate()
+        return self.wait(timeout_s)
+
+    def wait(self, timeout_s: float) -> int:
+        """The exit status. Fails the test when the process does not end in time."""
+        try:
+            return self.popen.wait(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"still running after {timeout_s} s; the end of its output:\n{log_tail(self.log)}")
+
+    def until(self, condition: Callable[[], object], timeout_s: float = 30, interval_s: float = 0.05) -> None:
+        """Wait for a condition; fails the test with the process's output when it ends or the time is over."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if not self.alive:
+                pytest.fail(f"ended with {self.popen.returncode}; the end of its output:\n{log_tail(self.log)}")
+            if time.monotonic() > deadline:
+                pytest.fail(f"nothing came in {timeout_s} s; the end of its output:\n{log_tail(self.log)}")
+            time.sleep(interval_s)
+
+
+class StartProcess(Protocol):
+    def __call__(self, module: str, *arguments: str, env: Mapping[str, str] | None = None) -> Child: ...
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[StartProcess]:
+    """Starts ``python -m MODULE ARGUMENTS`` in the checkout; whatever the test does, the process ends with it."""
+    with ExitStack() as children:
+
+        def start(module: str, *arguments: str, env: Mapping[str, str] | None = None) -> Child:
+            number = len(list(tmp_path.glob("process-*.log")))
+            log = tmp_path / f"process-{number}-{module}.log"
+            with log.open("wb") as output:
+                popen = subprocess.Popen(
+                    [sys.executable, "-m", module, *arguments],
+                    cwd=ROOT,
+                    env=clean_environment() | {"PYTHONUNBUFFERED": "1"} | dict(env or {}),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            children.callback(stop, popen)
+            return Child(popen, log)
+
+        yield start

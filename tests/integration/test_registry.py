@@ -1,0 +1,107 @@
+"""The registry layer and the cache, on a real MLflow server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from millrace.errors import InfrastructureError, MillraceError
+from millrace.ranking.model import RankingModel, first_ranker
+from millrace.registry.cache import ModelCache
+from millrace.registry.registry import SCHEMA_TAG, Registry
+from millrace.registry.view import CHAMPION, RegistryView
+from millrace.settings import MlflowSettings
+
+
+@pytest.fixture(scope="module")
+def mlflow(mlflow_uri: str) -> MlflowSettings:
+    return MlflowSettings(tracking_uri=mlflow_uri)
+
+
+def test_cache_fetches_in_another_process_and_shows_only_complete_versions(
+    mlflow: MlflowSettings, tmp_path: Path
+) -> None:
+    """Runs before the tests that use the registry in this process: mlflow must not come in through the cache."""
+    script = (
+        "from millrace.ranking.model import first_ranker; from millrace.registry.registry import Registry;"
+        "from millrace.settings import MlflowSettings;"
+        f"Registry(MlflowSettings(tracking_uri={mlflow.tracking_uri!r})).log_version('cached', first_ranker(), 's', '')"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    before = "mlflow" in sys.modules
+    cache = ModelCache(tmp_path / "cached", mlflow)
+    seen: list[bool] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            folder = cache.path("1")
+            if folder is not None:
+                seen.append((folder / "model.json").exists() and (folder / "weights.npz").exists())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        folder = cache.ensure("1")
+    finally:
+        done.set()
+        watcher.join()
+    assert ("mlflow" in sys.modules) == before
+    assert all(seen)
+    loaded = RankingModel.load(folder)
+    np.testing.assert_array_equal(loaded.weights, first_ranker().weights)
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "weights.npz"]
+    assert cache.versions() == ["1"]
+
+    with pytest.raises(InfrastructureError, match=r"the registry holds no version 9 of model 'cached'"):
+        cache.ensure("9")
+
+
+def test_two_processes_may_fetch_the_same_version(mlflow: MlflowSettings, tmp_path: Path) -> None:
+    Registry(mlflow).log_version("shared", first_ranker(), "step", "for two")
+    caches = [ModelCache(tmp_path / "shared", mlflow) for _ in range(2)]
+    threads = [threading.Thread(target=cache.ensure, args=("1",)) for cache in caches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [folder.name for folder in (tmp_path / "shared").iterdir()] == ["1"]
+    RankingModel.load(tmp_path / "shared" / "1")
+
+
+def test_versions_tags_and_aliases(mlflow: MlflowSettings) -> None:
+    registry, model = Registry(mlflow), first_ranker()
+    assert registry.view("tagged") == RegistryView()
+    made = registry.log_version("tagged", model, "step-1", "the first")
+    registry.log_version("tagged", model, "step-2", "the second")
+    registry.set_alias("tagged", CHAMPION, "2")
+    registry.set_alias("tagged", CHAMPION, "1")
+    view = registry.view("tagged")
+    assert [version.version for version in view.versions] == ["1", "2"]
+    assert view.aliases == {CHAMPION: "1"}
+    assert view.made_by("step-1") == made
+    assert view.made_by("step-3") is None
+    assert made.tags[SCHEMA_TAG] == model.feature_schema
+    assert len(bytes.fromhex(made.sha256)) == 32
+
+
+def test_what_comes_back_is_what_went_in(mlflow: MlflowSettings, tmp_path: Path) -> None:
+    registry, model = Registry(mlflow), first_ranker()
+    version = registry.log_version("round-trip", model, "step", "there and back")
+    registry.download("round-trip", version.version, tmp_path)
+    copy = RankingModel.load(tmp_path)
+    for name in ("means", "variances", "weights"):
+        np.testing.assert_array_equal(getattr(copy, name), getattr(model, name))
+
+
+def test_unknown_versions_are_an_answer_and_an_absent_server_a_failure(mlflow: MlflowSettings, tmp_path: Path) -> None:
+    with pytest.raises(MillraceError, match="holds no version 7 of model 'nobody'"):
+        Registry(mlflow).download("nobody", "7", tmp_path)
+    away = Registry(MlflowSettings(tracking_uri="http://127.0.0.1:1", timeout_ms=1_000))
+    with pytest.raises(InfrastructureError, match=r"mlflow: cannot list versions at http://127\.0\.0\.1:1"):
+        away.view("nobody")

@@ -1,0 +1,117 @@
+"""``millrace run`` on real parts: it comes up, survives killed processes, and leaves nothing running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import Child, StartProcess
+from tests.processes import belonging_to, in_time
+
+# Free ports: a developer's own stack may hold the usual ones.
+FREE_PORTS = {
+    "MILLRACE_STACK_KAFKA_PORT": "0",
+    "MILLRACE_STACK_REDIS_PORT": "0",
+    "MILLRACE_STACK_MLFLOW_PORT": "0",
+    "MILLRACE_RECOMMENDER_PORT": "0",
+}
+START_TIMEOUT_S = 120
+# Each test starts every server and process there is.
+pytestmark = pytest.mark.timeout(300)
+
+
+def announced(home: Path) -> dict[str, int]:
+    """Process id of each process that says where it listens."""
+    found = [json.loads(path.read_text()) for path in (home / "run").glob("*.json")]
+    return {one["process"]: one["pid"] for one in found if psutil.pid_exists(one["pid"])}
+
+
+def started(process: StartProcess, home: Path, *arguments: str) -> Child:
+    child = process("millrace", "run", *arguments, env=FREE_PORTS)
+    child.until(lambda: len(announced(home)) == 3, timeout_s=START_TIMEOUT_S)
+    return child
+
+
+def doctor(process: StartProcess) -> dict[str, Any]:
+    child = process("millrace", "doctor", "--json", env=FREE_PORTS)
+    child.wait(60)
+    answer: dict[str, Any] = json.loads(child.output())
+    return answer
+
+
+def test_a_run_from_start_to_ctrl_c(process: StartProcess, millrace_home: Path) -> None:
+    child = started(process, millrace_home, "--rate", "40")
+
+    # Everything works, as `millrace doctor` sees it in another terminal, which finds the addresses by itself.
+    in_time(lambda: doctor(process)["ok"], timeout_s=60)
+
+    # A second one in the same folder is refused and disturbs nothing.
+    second = process("millrace", "run", env=FREE_PORTS)
+    assert second.wait(30) == 1
+    assert "already runs" in second.output()
+
+    # A killed worker is started again.
+    killed = announced(millrace_home)["feature_updater"]
+    os.kill(killed, signal.SIGKILL)
+    in_time(lambda: announced(millrace_home).get("feature_updater", killed) != killed)
+    # The run says so: not well, then well again.
+    child.until(lambda: "feature_updater starting" in child.output().rpartition("all ready")[2])
+    child.until(lambda: child.output().rstrip().endswith("all ready"), timeout_s=60)
+
+    os.kill(child.pid, signal.SIGINT)
+    assert child.wait(60) == 0
+    assert "all ready" in child.output().splitlines()[-1]
+    assert belonging_to(millrace_home) == {}
+    assert not (millrace_home / "stack.env").exists()
+
+
+def test_a_run_for_a_while_prints_what_it_saw(process: StartProcess, millrace_home: Path) -> None:
+    child = process("millrace", "run", "--rate", "40", "--duration", "15", "--json", env=FREE_PORTS)
+    code = child.wait(START_TIMEOUT_S)
+    output = child.output()
+    summary = json.loads(output[output.index("{\n") :])
+
+    assert code == 0, output
+    assert summary["healthy"] is True
+    assert summary["events"] >= 15 * 40 * 0.5
+    assert summary["freshness_ms"]["p50"] > 0
+    assert summary["recommendation"]["model_version"]
+    assert len(summary["recommendation"]["items"]) == 5
+    assert {one["name"]: one["state"] for one in summary["processes"]} == dict.fromkeys(
+        ("feature_updater", "retrain_orchestrator", "recommender", "shoppers"), "ready"
+    )
+    assert set(summary["addresses"]) == {"Kafka", "Redis", "MLflow", "gRPC"}
+    assert belonging_to(millrace_home) == {}
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_however_a_run_ends_nothing_is_left_running(
+    process: StartProcess, millrace_home: Path, end: signal.Signals
+) -> None:
+    child = started(process, millrace_home, "--rate", "20", "--headless")
+    assert len(belonging_to(millrace_home)) >= 9, "the command, two supervisors, three servers, four processes"
+
+    os.kill(child.pid, end)
+    child.wait(60)
+    in_time(lambda: belonging_to(millrace_home) == {}, timeout_s=40)
+
+
+def test_a_stack_that_was_up_stays_up(process: StartProcess, millrace_home: Path) -> None:
+    assert process("millrace", "stack", "up", env=FREE_PORTS).wait(START_TIMEOUT_S) == 0
+    before = (millrace_home / "stack.env").read_text()
+    try:
+        child = started(process, millrace_home, "--rate", "0")
+        assert "MILLRACE_RECOMMENDER_TARGET=" in (millrace_home / "stack.env").read_text()
+        assert child.terminate(60) == 0
+
+        assert (millrace_home / "stack.env").read_text() == before
+        assert process("millrace", "stack", "status", env=FREE_PORTS).wait(30) == 0
+    finally:
+        assert process("millrace", "stack", "down", env=FREE_PORTS).wait(60) == 0
+    assert belonging_to(millrace_home) == {}

@@ -1,0 +1,42 @@
+"""Processes of tests: which ones belong to a folder, waiting for what they do, and a Redis to start."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deploy.embedded.ports import free_port
+from deploy.embedded.redis import Redis
+from millrace.settings import StackSettings
+
+
+def belonging_to(folder: Path) -> dict[int, str]:
+    """Processes that work for a folder, by command line, working directory or environment; but not this one."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            facts = [*process.cmdline(), process.cwd(), *process.environ().values()]
+            if process.pid != os.getpid() and any(str(folder) in fact for fact in facts):
+                found[process.pid] = process.name()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def in_time(condition: Callable[[], object], timeout_s: float = 30) -> None:
+    """Wait for a condition that no event announces."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout_s} s")
+        time.sleep(0.1)
+
+
+def a_redis(folder: Path) -> Redis:
+    """A Redis at a free port, not started; MILLRACE_STACK_REDIS chooses its redis-server as it does for the stack."""
+    return Redis(folder, free_port(), StackSettings().redis)

@@ -1,0 +1,141 @@
+"""The controller: effects in the right order, and what still works while a system is away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from millrace.errors import InfrastructureError
+from millrace.ranking.model import RankingModel, first_ranker
+from millrace.registry.asking import promote, roll_back
+from millrace.registry.controller import Controller
+from millrace.registry.journal import Journal
+from millrace.registry.ledger import Ledger
+from millrace.registry.registry import Registry
+from millrace.registry.view import CHAMPION, RegisteredVersion, RegistryView
+from millrace.settings import KafkaSettings, MlflowSettings, StreamSettings
+from millrace.v1.model_pb2 import ModelEvent, ModelEventType
+
+MODEL = "ranker"
+
+
+class Effects:
+    """What was done, in order; ``before`` is called ahead of each effect and may raise in its place."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.before: Callable[[str], None] = lambda effect: None
+
+    def take(self, effect: str) -> None:
+        self.before(effect)
+        self.done.append(effect)
+
+
+class MemoryJournal(Journal):
+    """A topic in memory, which outlives the processes that write it."""
+
+    def __init__(self, effects: Effects) -> None:
+        super().__init__(KafkaSettings(), StreamSettings(), MODEL)
+        self.effects = effects
+        self.topic = Ledger(MODEL)
+
+    def ledger(self) -> Ledger:
+        return self.topic
+
+    def append(self, event: ModelEvent) -> None:
+        kind = ModelEventType.Name(event.type).removeprefix("MODEL_EVENT_TYPE_")
+        self.effects.take(f"{kind} {event.model_version}")
+        self.topic.apply(event)
+
+
+class MemoryRegistry(Registry):
+    """A registry in memory."""
+
+    def __init__(self, effects: Effects) -> None:
+        super().__init__(MlflowSettings())
+        self.effects = effects
+        self.held = RegistryView()
+        self.away = False
+
+    def view(self, name: str) -> RegistryView:
+        if self.away:
+            raise InfrastructureError("mlflow", "away")
+        return self.held
+
+    def log_version(self, name: str, model: RankingModel, step_id: str, reason: str) -> RegisteredVersion:
+        version = str(len(self.held.versions) + 1)
+        self.effects.take(f"stored {version}")
+        made = RegisteredVersion(version, "run", "runs:/run/model", step_id, "00ff")
+        self.held = RegistryView((*self.held.versions, made), self.held.aliases)
+        return made
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        self.effects.take(f"alias {version}")
+        self.held = RegistryView(self.held.versions, {alias: version})
+
+
+class Setup:
+    def __init__(self) -> None:
+        self.effects = Effects()
+        self.journal = MemoryJournal(self.effects)
+        self.registry = MemoryRegistry(self.effects)
+        self.controller = Controller(MODEL, self.journal, self.registry, clock=lambda: 1.0)
+
+    def add_version(self) -> None:
+        """As the training job will."""
+        made = self.registry.log_version(MODEL, first_ranker(), "trained", "")
+        event = ModelEvent(event_id=made.version, model_name=MODEL, model_version=made.version)
+        event.type = ModelEventType.MODEL_EVENT_TYPE_REGISTERED
+        self.journal.append(event)
+
+
+FIRST = ["stored 1", "REGISTERED 1", "PROMOTED 1", "alias 1"]
+
+
+def test_events_come_before_the_alias_that_they_mean() -> None:
+    setup = Setup()
+    setup.controller.reconcile()
+    assert setup.effects.done == FIRST
+    setup.add_version()
+    setup.effects.done.clear()
+    setup.controller.reconcile([promote(MODEL, "2", "me", "")])
+    assert setup.effects.done == ["PROMOTED 2", "alias 2"]
+
+
+@pytest.mark.parametrize("failing", FIRST)
+def test_a_failure_anywhere_is_made_good_by_the_next_turn(failing: str) -> None:
+    setup = Setup()
+
+    def fail(effect: str) -> None:
+        if effect == failing:
+            raise InfrastructureError("mlflow", "away")
+
+    setup.effects.before = fail
+    with pytest.raises(InfrastructureError):
+        setup.controller.reconcile()
+    setup.effects.before = lambda effect: None
+    setup.controller.reconcile()
+    setup.controller.reconcile()
+    assert setup.effects.done == FIRST
+
+
+def test_without_the_registry_commands_are_answered_and_the_alias_follows_later() -> None:
+    setup = Setup()
+    setup.controller.reconcile()
+    setup.add_version()
+    setup.registry.away = True
+    first, second = promote(MODEL, "2", "me", ""), roll_back(MODEL, "", "me", "")
+    for command in (first, second):
+        assert not setup.controller.is_settled(command)
+        with pytest.raises(InfrastructureError):
+            setup.controller.reconcile([command])
+        assert setup.controller.is_settled(command)
+    assert setup.journal.topic.champion == "1"
+    setup.registry.away = False
+    setup.controller.reconcile()
+    assert setup.registry.held.aliases == {CHAMPION: "1"}
+
+
+def test_commands_of_others_are_settled_as_they_are() -> None:
+    assert Setup().controller.is_settled(promote("other", "1", "me", ""))
