@@ -28,7 +28,7 @@ class RecommendedItem:
     score
         Estimated probability of a click, from 0 to 1.
     sources
-        The generators that proposed it, the strongest first, for example ``("neighbours", "trending_short")``.
+        The generators that proposed it, the most telling first, for example ``("neighbours", "trending_short")``.
     features
         As scored, in the order of ``Recommendation.feature_names``; empty unless asked to explain.
     """

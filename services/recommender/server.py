@@ -239,7 +239,8 @@ async def _serve(settings: Settings, share_port: bool) -> None:
     ):
         await server.run(stop)
     if failed:
-        raise MillraceError(f"thread {failed[0].thread} ended") from failed[0].exc_value
+        thread, problem = failed[0].thread, failed[0].exc_value
+        raise MillraceError(f"thread {thread.name if thread else 'unknown'} ended: {problem!r}") from problem
 
 
 def serve(settings: Settings, share_port: bool = False) -> None:

@@ -273,17 +273,6 @@ def test_drain_ends_with_zero_and_sends_impressions(
     assert not (millrace_home / "run" / f"recommender-{running.popen.pid}.json").exists()
 
 
-def test_too_many_requests_are_refused_at_once(shop: dict[str, str], millrace_home: Path, tmp_path: Path) -> None:
-    env = shop | {"MILLRACE_RECOMMENDER_CONCURRENT_MAX": "2"}
-    with recommender(millrace_home, tmp_path / "log", env) as running:
-        wait_for(running.ready, "readiness")
-        request = RecommendRequest(user_id="user-1", k=10)
-        calls = [running.stub.Recommend.future(request, timeout=5) for _ in range(200)]
-        codes = {call.code() for call in calls}
-        assert codes == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
-        assert running.ask("user-1").items
-
-
 def test_a_port_that_is_taken_is_named(
     service: Service, shop: dict[str, str], millrace_home: Path, tmp_path: Path
 ) -> None:

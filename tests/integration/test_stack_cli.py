@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,11 +55,9 @@ def test_a_persistent_stack_from_up_to_down(millrace: Any, millrace_home: Path) 
     assert code == 0
     assert all(member["state"] == "ready" for member in before.values())
 
-    # A second `up` is harmless and quick.
-    started = time.monotonic()
+    # A second `up` is harmless.
     code, _ = millrace("stack", "up")
     assert code == 0
-    assert time.monotonic() - started < 5
     assert {name: member["pid"] for name, member in members(millrace("stack", "status", "--json")[1]).items()} == {
         name: member["pid"] for name, member in before.items()
     }
