@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--user", required=True, help="The user's id; need not be known.")
-@click.option("--k", default=10, show_default=True, help="How many items, 1 to 200.")
+@click.option("-k", "--k", default=10, show_default=True, help="How many items, 1 to 200.")
 @click.option("--as-of", help="Serving time, for replays: seconds, milliseconds or ISO 8601. Default: now.")
 @click.option("--exclude", multiple=True, metavar="ITEM", help="Not this item; may be given again.")
 @click.option("--restrict", multiple=True, metavar="ITEM", help="Only this item; may be given again.")

@@ -163,8 +163,10 @@ def as_number(value: object) -> int | float | None:
             return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    # JSON takes whole numbers of any length, which neither a field nor a float can hold.
-    return value if abs(value) <= _INT64_MAX else math.inf if value > 0 else -math.inf
+    if abs(value) > _INT64_MAX:
+        # JSON takes whole numbers of any length, which neither a field nor a float can hold.
+        return math.inf if value > 0 else -math.inf
+    return value
 
 
 def _present(row: Row, column: str) -> object:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
 
 import pytest
 
 from millrace.errors import InvalidField, MillraceError
-from millrace.events.columns import TimeUnit, parse_columns, time_ms
+from millrace.events.columns import TimeUnit, as_number, parse_columns, time_ms
 from millrace.events.files import format_of, read_rows
 from millrace.events.sources import Source, file_source
 from millrace.v1.interaction_pb2 import Interaction, InteractionType
@@ -177,3 +178,12 @@ def test_times(value: object, unit: TimeUnit, expected: int) -> None:
 def test_what_is_no_time(value: object, unit: TimeUnit) -> None:
     with pytest.raises(InvalidField):
         time_ms(value, unit)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(math.nan, "nan"), (-math.inf, "-inf"), (10**400, "inf"), ("7", "7"), (True, "None"), ("seven", "None")],
+)
+def test_a_number_stays_what_it_is(value: object, expected: str) -> None:
+    """What the rules refuse is named as it came: JSON's NaN is no infinity."""
+    assert str(as_number(value)) == expected
