@@ -201,6 +201,7 @@ class OrchestratorSettings(_Group):
         6_000,
         description="A dead orchestrator's work moves on after this long (Faust's own default is 60 s).",
     )
+    buffered_commands_max: Positive = Field(16, description="Most commands fetched ahead; the others wait in the log.")
 
 
 class RecommenderClientSettings(_Group):

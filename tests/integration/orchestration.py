@@ -94,5 +94,12 @@ def ready(child: Child, home: Path) -> tuple[int, Mapping[str, object]]:
         return error.code, json.load(error)
 
 
+def figures(child: Child, home: Path) -> str:
+    """What /metrics says."""
+    address = json.loads((home / "run" / f"retrain_orchestrator-{child.pid}.json").read_text())["metrics"]
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
 def until_ready(child: Child, home: Path) -> None:
     child.until(lambda: ready(child, home)[0] == 200, TIMEOUT_S)

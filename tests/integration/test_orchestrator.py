@@ -25,6 +25,7 @@ from tests.integration.orchestration import (
     ROLLED_BACK,
     TIMEOUT_S,
     Model,
+    figures,
     orchestrator_env,
     ready,
     until_ready,
@@ -56,6 +57,9 @@ def test_first_version_is_registered_and_promoted_once_and_sigterm_ends_it(
     assert model.events() == [(REGISTERED, "1"), (PROMOTED, "1")]
     assert model.champion() == "1"
     assert ready(child, millrace_home)[1]["leader"] is True
+    shown = figures(child, millrace_home)
+    assert f'millrace_orchestrator_buffered_commands{{model="{model.name}"}} 0.0' in shown
+    assert f'millrace_orchestrator_buffered_commands_max{{model="{model.name}"}} 16.0' in shown
     assert child.terminate(timeout_s=10) == 0
     assert not (millrace_home / "run" / f"retrain_orchestrator-{child.pid}.json").exists()
 

@@ -26,12 +26,10 @@ from millrace.stream.worker import Record
 from millrace.topics import COMMANDS
 from millrace.v1.command_pb2 import Command
 from workers.retrain_orchestrator import brokers
-from workers.retrain_orchestrator.turns import NAME, Turns
+from workers.retrain_orchestrator.turns import BUFFERED_COMMANDS, BUFFERED_COMMANDS_MAX, NAME, Turns
 
 log = structlog.stdlib.get_logger(__name__)
 
-# Commands wait in the log, not in memory: a few are fetched ahead, one is worked on.
-BUFFERED_COMMANDS = 16
 # The group's rule of thumb: three heartbeats may get lost before a member counts as dead.
 HEARTBEATS_PER_SESSION = 3
 
@@ -54,18 +52,21 @@ def build(settings: Settings, turns: Turns) -> faust.App:
         topic_disable_leader=True,
         web_enabled=False,
         stream_wait_empty=False,
-        stream_buffer_maxsize=BUFFERED_COMMANDS,
+        stream_buffer_maxsize=settings.orchestrator.buffered_commands_max,
     )
     commands = app.topic(COMMANDS.name, key_serializer="raw", value_serializer="raw")
     dead_letters = app.topic(COMMANDS.dlq, key_serializer="raw", value_serializer="raw")
     max_bytes = settings.stream.max_value_bytes
     assigned = asyncio.Event()
+    model_name = settings.orchestrator.model_name
+    BUFFERED_COMMANDS_MAX.labels(model_name).set(settings.orchestrator.buffered_commands_max)
 
     def leads() -> bool:
         return TP(COMMANDS.name, 0) in app.consumer.assignment()
 
     @app.agent(commands)
     async def on_command(stream: Any) -> None:
+        BUFFERED_COMMANDS.labels(model_name).set_function(stream.channel.queue.qsize)
         # Faust would acknowledge an event whatever becomes of it, also when it is stopped half-way (`finally`).
         events: AsyncIterator[Any] = stream.noack().events()
         async for event in events:

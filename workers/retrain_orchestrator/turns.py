@@ -27,6 +27,8 @@ COMMANDS = Counter("millrace_orchestrator_commands", "Commands settled, refused 
 LEADER = Gauge(
     "millrace_orchestrator_leader", "1 in the process whose turn it is, 0 in those that stand by.", ["model"]
 )
+BUFFERED_COMMANDS = Gauge("millrace_orchestrator_buffered_commands", "Commands fetched ahead.", ["model"])
+BUFFERED_COMMANDS_MAX = Gauge("millrace_orchestrator_buffered_commands_max", "Most commands fetched ahead.", ["model"])
 
 T = TypeVar("T")
 
