@@ -106,7 +106,11 @@ class StreamSettings(_Group):
 
     model_config = SettingsConfigDict(env_prefix="MILLRACE_STREAM_", extra="ignore", frozen=True)
 
-    batch_size: Positive = Field(1_000, description="Most records of one batch.")
+    batch_size: Positive = Field(
+        4_000,
+        description="Most records of one batch. A worker that keeps up never waits for a full one; one that is behind "
+        "writes each key once for all of a batch.",
+    )
     fetch_wait_ms: Positive = Field(
         100,
         description="How long the broker holds a fetch that has nothing to bring, milliseconds. Records come at once "

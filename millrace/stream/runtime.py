@@ -37,7 +37,7 @@ from millrace.stream.worker import Partition, Worker
 
 log = structlog.stdlib.get_logger(__name__)
 
-# on_tick is promised at least every 50 ms; half of it leaves room for what else the loop does.
+# on_tick is promised every 50 ms while there is nothing to do; half of it leaves room for what else the loop does.
 _POLL_S = 0.025
 # A restart repeats at most what the durability margin and this interval hold.
 _COMMIT_EVERY_S = 0.5

@@ -101,7 +101,7 @@ class Worker(Protocol):
         """
 
     def on_tick(self, now: float, output: Output) -> None:
-        """Called between batches, at least every 50 ms, with the monotonic time in seconds.
+        """Called after each batch, and every 50 ms while there is none, with the monotonic time in seconds.
 
         A position becomes safe at the first tick that ends well after the durability margin: a worker whose store
         may lose its last writes asks it here whether it is still the same, well within that margin.
