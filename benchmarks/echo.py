@@ -43,13 +43,14 @@ async def _serve() -> None:
 def echo() -> Iterator[str]:
     """The address of an echo service in a process of its own."""
     popen = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.echo"], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-m", "benchmarks.echo"], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
     )
+    assert popen.stdout is not None
     try:
-        assert popen.stdout is not None
-        yield popen.stdout.readline().strip()
+        with popen.stdout as announced:
+            yield announced.readline().decode().strip()
     finally:
-        stop(popen)  # type: ignore[arg-type]
+        stop(popen)
 
 
 if __name__ == "__main__":

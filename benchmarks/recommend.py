@@ -7,7 +7,6 @@ only echoes, loaded the same way; the limit of the read is a bare HMGET of the s
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,14 +19,14 @@ from benchmarks.echo import echo
 from benchmarks.environment import Say, Servers, process, servers
 from benchmarks.load import Load, run_load
 from benchmarks.report import Row, latency_row, rate_row
+from benchmarks.search import highest_held
 from millrace.features.user_state import USER_FIELDS, user_key
 
 ITEMS, USERS, K = 10_000, 5_000, 10
 # The floor's rate, at which latency is reported, and the p99 that a rate must hold.
 FLOOR_PER_S, P99_MAX_MS = 500, 20.0
-# Rates that may be tried, each a good sixth above the one before; first every fourth.
+# Rates that may be tried, each a good sixth above the one before.
 RATES = tuple(round(FLOOR_PER_S * 1.18**step, -1) for step in range(-4, 24))
-STRIDE = 4
 STEP_S, LATENCY_S = 1.5, 6.0
 HMGET_SAMPLES = 2_000
 
@@ -48,13 +47,13 @@ def run(say: Say, bootstrap_servers: str = "", redis_url: str = "") -> list[Row]
             at_floor = run_load(target, users, K, FLOOR_PER_S, LATENCY_S)
             reads = _read_buckets(recommender.metrics())
             reads[:, 1] -= before[:, 1]
-            highest = _highest_rate(target, users, say, at_floor.per_s if _held(at_floor) else 0.0)
+            highest = _highest(target, users, say, at_floor.per_s if _held(at_floor) else 0.0)
         read_limit_ms = _bare_read_ms(at, users)
     with echo() as target:
         run_load(target, users, K, FLOOR_PER_S, 1.0)
         echo_at_floor = run_load(target, users, K, FLOOR_PER_S, 2.0)
         say("the limit: an echo")
-        limit = _highest_rate(target, users, say, highest)
+        limit = _highest(target, users, say, highest)
     return [
         rate_row("recommend.requests_per_s", highest, "requests/s", limit),
         latency_row("recommend.latency_ms", at_floor.latencies_ms, echo_at_floor.p(50)),
@@ -62,27 +61,18 @@ def run(say: Say, bootstrap_servers: str = "", redis_url: str = "") -> list[Row]
     ]
 
 
-def _highest_rate(target: str, users: Sequence[str], say: Say, known_to_hold: float = 0.0) -> float:
-    """Answers per second at the highest of ``RATES`` whose p99 holds.
+def _highest(target: str, users: Sequence[str], say: Say, known: float = 0.0) -> float:
+    """Answers per second at the highest of ``RATES`` whose p99 holds; ``known`` is one that did.
 
-    Strides up from the last rate that is known to hold, then halves the stride in which it ends. A rate gets a second
-    chance: two cores also run the generator, and one hiccup of the machine must not decide.
+    A rate gets a second chance: two cores also run the generator, and one hiccup of the machine must not decide.
     """
-    highest, holds, fails = known_to_hold, bisect_right(RATES, known_to_hold) - 1, len(RATES)
-    stride = STRIDE
-    while stride:
-        tried = holds + stride
-        if tried >= fails:
-            stride //= 2
-            continue
-        say(f"{RATES[tried]:.0f} requests/s")
-        loads = (run_load(target, users, K, RATES[tried], STEP_S, seed=attempt) for attempt in range(2))
-        held = next((load for load in loads if _held(load)), None)
-        if held is None:
-            fails = tried
-        else:
-            highest, holds = held.per_s, tried
-    return highest
+
+    def attempt(rate: float) -> float | None:
+        say(f"{rate:.0f} requests/s")
+        loads = (run_load(target, users, K, rate, STEP_S, seed=chance) for chance in range(2))
+        return next((load.per_s for load in loads if _held(load)), None)
+
+    return highest_held(RATES, attempt, known) or known
 
 
 def _held(load: Load) -> bool:

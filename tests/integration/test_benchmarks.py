@@ -1,0 +1,39 @@
+"""Every benchmark, short: it runs on servers of its own and gives the rows that it promises. Figures are not judged."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+
+import pytest
+
+from benchmarks import freshness, recommend, workers
+
+SHORT: dict[ModuleType, dict[str, object]] = {
+    freshness: {"WARM_UP_S": 1.0, "PROBING_S": 2.0, "LIMIT_S": 0.5},
+    workers: {"EVENTS": 10_000, "REDIS_LIMIT_EVENTS": 2_000},
+    recommend: {"STEP_S": 0.3, "LATENCY_S": 0.5, "RATES": (50, 100), "FLOOR_PER_S": 50, "ITEMS": 500, "USERS": 100},
+}
+ROWS = {
+    freshness: ["freshness.click_to_known_ms", "freshness.click_to_recommendation_ms"],
+    workers: [
+        "feature_updater.events_per_s",
+        "feature_updater.consumer_limit_per_s",
+        "feature_updater.redis_limit_per_s",
+    ],
+    recommend: ["recommend.requests_per_s", "recommend.latency_ms", "features.read_ms"],
+}
+
+
+@pytest.mark.parametrize("benchmark", ROWS, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_a_benchmark_gives_its_rows(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SHORT[benchmark].items():
+        monkeypatch.setattr(benchmark, name, value)
+    said: list[str] = []
+    rows = benchmark.run(said.append)
+    assert [row.name for row in rows] == ROWS[benchmark]
+    assert said, "long work says where it is"
+    for row in rows:
+        figures = [row.value, row.limit, row.p50, row.p90, row.p99]
+        assert all(math.isfinite(figure) and figure >= 0 for figure in figures if figure is not None)
+        assert (row.limit is None) == (row.ratio is None)
