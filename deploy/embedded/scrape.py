@@ -30,14 +30,18 @@ class Announcement:
 def announcements(folder: Path, pids: Iterable[int]) -> Iterator[Announcement]:
     """What the processes ``pids`` and those that they started announce; files of dead processes are passed over."""
     family = {pid for parent in pids for pid in _family(parent)}
+    return (announcement for announcement in all_announcements(folder) if announcement.pid in family)
+
+
+def all_announcements(folder: Path) -> Iterator[Announcement]:
+    """What stands in the folder; a process that was killed leaves its file."""
     for path in sorted(folder.glob("*.json")):
         try:
             content: dict[str, Any] = json.loads(path.read_text())
         except FileNotFoundError:
             # Its process ended between the listing and the reading.
             continue
-        if content["pid"] in family:
-            yield Announcement(content["process"], content["pid"], content["metrics"], content.get("grpc", ""))
+        yield Announcement(content["process"], content["pid"], content["metrics"], content.get("grpc", ""))
 
 
 def forget_dead(folder: Path) -> None:

@@ -38,7 +38,11 @@ def headline(snapshot: Snapshot) -> str:
 def line(snapshot: Snapshot) -> str:
     """One line for a log: the figures, and who is not well."""
     lags = " ".join(f"{process.name}={process.lag}" for process in snapshot.processes if process.lag is not None)
-    troubles = [f"{process.name} {process.state}" for process in snapshot.processes if process.state != "ready"]
+    troubles = [
+        f"{process.name} {process.state}{f' ({process.problem})' if process.problem else ''}"
+        for process in snapshot.processes
+        if process.state != "ready"
+    ]
     return f"{headline(snapshot)}   lag {lags or 'unknown'}   {', '.join(troubles) or 'all ready'}"
 
 

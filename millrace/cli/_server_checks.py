@@ -1,10 +1,12 @@
-"""Checks of ``millrace doctor``: do the servers answer, and hold they what Millrace needs?"""
+"""Checks of ``millrace doctor``: do the servers answer, hold they what Millrace needs, and are its processes ready?"""
 
 from __future__ import annotations
 
+import importlib.util
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 
@@ -29,6 +31,23 @@ def servers(settings: Settings) -> Iterator[Check]:
     yield _redis(settings.redis)
     yield _mlflow(settings.mlflow)
     yield _recommender(settings.client.recommender_target)
+
+
+def processes(folder: Path) -> Iterator[Check]:
+    """Every process of Millrace on this machine that says in the folder where it listens."""
+    if importlib.util.find_spec("deploy") is None or importlib.util.find_spec("psutil") is None:
+        return
+    from deploy.embedded import scrape
+
+    scrape.forget_dead(folder)
+    for process in scrape.all_announcements(folder):
+        name = f"process {process.process}"
+        ready, said = scrape.readiness(process.metrics)
+        missing = ", ".join(map(str, said.get("missing", ()))) or "its /readyz does not answer"
+        if ready:
+            yield Check(name, "ok", f"pid {process.pid}, http://{process.metrics}/readyz")
+        else:
+            yield Check(name, "broken", f"pid {process.pid} is not ready: {missing}", "see its log")
 
 
 def _kafka(kafka: KafkaSettings) -> Check:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from millrace.settings import settings
+from millrace.settings import home, settings
 
 if TYPE_CHECKING:
     from millrace.cli._checks import Check
@@ -20,14 +20,17 @@ COLOURS = {"ok": "green", "note": "yellow", "broken": "red"}
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
-    """Check this machine and the servers that Millrace is pointed at; exit status 1 if something needed is broken."""
+    """Check this machine, the servers that Millrace is pointed at, and its processes here.
+
+    Exit status 1 if something needed is broken.
+    """
     from millrace.cli._checks import machine
     from millrace.cli._output import quiet_logs
-    from millrace.cli._server_checks import servers
+    from millrace.cli._server_checks import processes, servers
 
     quiet_logs()
     checks = []
-    for part in (machine(settings().stack), servers(settings())):
+    for part in (machine(settings().stack), servers(settings()), processes(home() / "run")):
         for check in part:
             checks.append(check)
             if not as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,9 +24,20 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether a process does its work, and what a person needs to see about it (JSON)."""
+    """Whether a process does its work, and what a person needs to see about it.
+
+    Attributes
+    ----------
+    ready
+        Whether it does its work. It may, and miss something all the same.
+    missing
+        What it waits for, or does without, in words.
+    detail
+        Whatever else ``/readyz`` shows (JSON).
+    """
 
     ready: bool
+    missing: Sequence[str] = ()
     detail: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -48,9 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer_json(200, {"process": self.process, "pid": os.getpid(), "alive": True})
         elif path == "/readyz":
             state = type(self).readiness()
-            self._answer_json(
-                200 if state.ready else 503, {"process": self.process, "ready": state.ready, **state.detail}
-            )
+            body = {"process": self.process, "ready": state.ready, "missing": list(state.missing), **state.detail}
+            self._answer_json(200 if state.ready else 503, body)
         else:
             self._answer_json(404, {"error": f"no {path}; there are /metrics, /healthz and /readyz"})
 

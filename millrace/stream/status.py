@@ -127,8 +127,8 @@ class Status:
             problem = "no partitions assigned"
         return Readiness(
             not problem,
+            [problem] if problem else [],
             {
-                "reason": problem,
                 "role": snapshot.role,
                 "partitions": {
                     f"{topic}/{number}": {

@@ -167,11 +167,11 @@ class RecommenderServer:
         current = self._champion.current
         return Readiness(
             self._mirror.caught_up.is_set(),
+            missing,
             {
                 "grpc": self.address,
                 "items": len(self._mirror.table),
                 "model_version": current.version if current else "",
-                "missing": missing,
             },
         )
 

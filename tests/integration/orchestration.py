@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import Producer
 
@@ -81,7 +82,7 @@ def orchestrator_env(model: str, mlflow_uri: str) -> Mapping[str, str]:
     }
 
 
-def ready(child: Child, home: Path) -> tuple[int, Mapping[str, object]]:
+def ready(child: Child, home: Path) -> tuple[int, Mapping[str, Any]]:
     """Status and body of /readyz; status 0 while nothing listens."""
     file = home / "run" / f"retrain_orchestrator-{child.pid}.json"
     if not file.exists():
@@ -92,6 +93,12 @@ def ready(child: Child, home: Path) -> tuple[int, Mapping[str, object]]:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
+
+
+def missing(child: Child, home: Path) -> str:
+    """What /readyz says that it waits for."""
+    listed: list[str] = ready(child, home)[1].get("missing", [])
+    return ", ".join(listed)
 
 
 def figures(child: Child, home: Path) -> str:

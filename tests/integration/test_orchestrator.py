@@ -26,6 +26,7 @@ from tests.integration.orchestration import (
     TIMEOUT_S,
     Model,
     figures,
+    missing,
     orchestrator_env,
     ready,
     until_ready,
@@ -171,7 +172,7 @@ def test_mlflow_may_come_later(
 ) -> None:
     member = Mlflow(tmp_path / "mlflow", free_port())
     child = start(model.name, mlflow=member.address)
-    child.until(lambda: str(ready(child, millrace_home)[1].get("problem", "")).startswith("mlflow:"), TIMEOUT_S)
+    child.until(lambda: missing(child, millrace_home).startswith("mlflow:"), TIMEOUT_S)
     assert ready(child, millrace_home)[0] == 503
     assert model.events() == []
     with running(member):
@@ -185,7 +186,7 @@ def test_mlflow_may_come_later(
 
 def test_without_kafka_it_says_so_waits_and_ends_when_told(process: StartProcess, millrace_home: Path) -> None:
     child = process("workers.retrain_orchestrator", env={"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"})
-    child.until(lambda: str(ready(child, millrace_home)[1].get("problem", "")).startswith("kafka:"), TIMEOUT_S)
+    child.until(lambda: missing(child, millrace_home).startswith("kafka:"), TIMEOUT_S)
     assert ready(child, millrace_home)[0] == 503
     assert child.terminate(timeout_s=10) == 0
 

@@ -50,6 +50,9 @@ def test_a_run_from_start_to_ctrl_c(process: StartProcess, millrace_home: Path) 
 
     # Everything works, as `millrace doctor` sees it in another terminal, which finds the addresses by itself.
     in_time(lambda: doctor(process)["ok"], timeout_s=60)
+    checked = {check["name"]: check["state"] for check in doctor(process)["checks"]}
+    for name in ("feature_updater", "retrain_orchestrator", "recommender"):
+        assert checked[f"process {name}"] == "ok"
 
     # A second one in the same folder is refused and disturbs nothing.
     second = process("millrace", "run", env=FREE_PORTS)

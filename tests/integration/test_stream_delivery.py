@@ -186,7 +186,7 @@ def test_while_a_system_is_away_nothing_is_committed_and_then_all_of_it_comes_ag
     child.until(lambda: not ready(child, name))
     status, body = get(child, name, "/readyz")
     assert status == 503
-    assert json.loads(body)["reason"] == "redis: away by the test"
+    assert json.loads(body)["missing"] == ["redis: away by the test"]
     assert get(child, name, "/healthz")[0] == 200
     metrics = get(child, name, "/metrics")[1]
     assert f'millrace_stream_paused{{worker="{name}"}} 1.0' in metrics
@@ -246,7 +246,7 @@ def test_readyz_shows_the_progress_of_each_partition(
     child.until(lambda: progress().get("committed") == offset + 1)
     assert progress() == {"position": offset + 1, "committed": offset + 1, "lag": 0, "unmoved_s": 0.0}
     body = json.loads(get(child, name, "/readyz")[1])
-    assert (body["process"], body["ready"], body["reason"], body["role"]) == (name, True, "", "member")
+    assert (body["process"], body["ready"], body["missing"], body["role"]) == (name, True, [], "member")
     assert get(child, name, "/nothing")[0] == 404
 
 

@@ -66,7 +66,7 @@ async def test_readiness_tells_what_is_in_the_way() -> None:
     turns = Turns(Scripted(failures=1), interval_s=0.001)
     assert not turns.readiness().ready
     assert not await turns.reconcile()
-    assert (turns.readiness().ready, turns.readiness().detail["problem"]) == (False, "mlflow: away")
+    assert (turns.readiness().ready, turns.readiness().missing) == (False, ["mlflow: away"])
     assert await turns.reconcile()
     assert turns.readiness().ready
     await turns.stand_by()

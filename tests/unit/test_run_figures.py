@@ -77,7 +77,7 @@ def snapshot(**changes: Any) -> Snapshot:
 def test_a_line_names_who_is_not_well() -> None:
     assert view.line(snapshot()) == (
         "51 events/s   500 events   features fresh after 3 ms (p50), 12 ms (p99)   "
-        "lag feature_updater=7   recommender starting"
+        "lag feature_updater=7   recommender starting ([item-state] is not read yet)"
     )
 
 

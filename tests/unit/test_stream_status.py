@@ -78,13 +78,11 @@ def snapshot(watch: Watch, time: Time, position: int, problem: str = "") -> Snap
 
 def test_ready_with_partitions_and_without_a_problem(watch: Watch, time: Time) -> None:
     status = Status(STALLED_AFTER_S, time)
-    assert status.readiness() == Readiness(False, {"reason": "starting", "role": "starting", "partitions": {}})
+    assert status.readiness() == Readiness(False, ["starting"], {"role": "starting", "partitions": {}})
     status.publish(snapshot(watch, time, 7))
     time.now += 1
     progress = {"position": 7, "committed": 5, "lag": 3, "unmoved_s": 1.0}
-    assert status.readiness() == Readiness(
-        True, {"reason": "", "role": "member", "partitions": {"interactions/1": progress}}
-    )
+    assert status.readiness() == Readiness(True, [], {"role": "member", "partitions": {"interactions/1": progress}})
 
 
 def test_a_position_at_the_beginning_lags_by_what_is_still_there(watch: Watch, time: Time) -> None:
@@ -99,7 +97,7 @@ def test_a_partition_with_lag_that_does_not_move_is_named(watch: Watch, time: Ti
     status.publish(snapshot(watch, time, 7))
     found = status.readiness()
     assert not found.ready
-    assert found.detail["reason"] == "no progress for more than 30 s in interactions/1"
+    assert found.missing == ["no progress for more than 30 s in interactions/1"]
     status.publish(snapshot(watch, time, 8))
     assert status.readiness().ready
 
@@ -121,7 +119,7 @@ def test_a_loop_that_hangs_is_not_ready(watch: Watch, time: Time) -> None:
     status = Status(STALLED_AFTER_S, time)
     status.publish(snapshot(watch, time, 7))
     time.now += STALLED_AFTER_S + 1
-    assert status.readiness().detail["reason"] == "one batch takes longer than 30 s"
+    assert status.readiness().missing == ["one batch takes longer than 30 s"]
 
 
 def test_a_stand_by_is_ready_without_partitions_and_a_member_is_not(time: Time) -> None:
@@ -129,7 +127,7 @@ def test_a_stand_by_is_ready_without_partitions_and_a_member_is_not(time: Time) 
     status.publish(Snapshot(time.now, "stand-by", True, "", {}))
     assert status.readiness().ready
     status.publish(Snapshot(time.now, "member", False, "", {}))
-    assert status.readiness().detail["reason"] == "no partitions assigned"
+    assert status.readiness().missing == ["no partitions assigned"]
 
 
 def test_a_commit_is_sent_once_and_again_after_a_refusal(broker: BrokerState, telemetry: Telemetry) -> None:

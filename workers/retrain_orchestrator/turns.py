@@ -53,10 +53,11 @@ class Turns:
 
     def readiness(self) -> Readiness:
         """Ready when the last reconciliation succeeded, or while another process's turn it is."""
-        detail: dict[str, object] = {"model": self._controller.model_name, "leader": self._leads}
-        if self._problem:
-            detail["problem"] = self._problem
-        return Readiness(not self._problem, detail)
+        return Readiness(
+            not self._problem,
+            [self._problem] if self._problem else [],
+            {"model": self._controller.model_name, "leader": self._leads},
+        )
 
     def waits_for(self, problem: str) -> None:
         """Something is missing before the first turn."""
