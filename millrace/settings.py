@@ -194,6 +194,51 @@ class RecommenderSettings(_Group):
     drain_timeout_ms: Positive = Field(10_000, description="Longest time to finish after SIGTERM, milliseconds.")
 
 
+class JoinerSettings(_Group):
+    """The outcome joiner."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_JOINER_", extra="ignore", frozen=True)
+
+    attribution_window_ms: Positive = Field(
+        30 * MINUTE_MS,
+        description="What a user does with an answer counts for so long; then slots seen and left alone are negative.",
+    )
+    grace_ms: Annotated[int, Field(ge=0)] = Field(
+        5_000, description="An interaction waits so long for the answer that it names."
+    )
+    commit_interval_ms: Positive = Field(100, description="Time between two transactions.")
+    transaction_timeout_ms: Positive = Field(
+        10_000, description="The broker aborts the transaction of a joiner that is silent for so long."
+    )
+    dedup_window: Positive = Field(
+        100_000, description="Events of a partition in which the same event_id of a user counts once."
+    )
+    open_max: Positive = Field(
+        200_000, description="Most answers open in a process; beyond, the oldest are decided early."
+    )
+    organic_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="Share of the clicks without an answer behind them that become examples."
+    )
+    organic_negatives: Positive = Field(4, description="Candidates drawn as negatives of such an example.")
+
+
+class LearnerSettings(_Group):
+    """The online learner."""
+
+    model_config = SettingsConfigDict(env_prefix="ONLINE_LEARNING_", extra="ignore", frozen=True)
+
+    model_name: str = Field("ranker", description="Registered model whose champion learns.")
+    buffer_size: Positive = Field(1_000, description="Slots that are learned at once; a full buffer is not waited for.")
+    interval_ms: Positive = Field(200, description="Longest time that a slot waits in the buffer, milliseconds.")
+    snapshot_interval_ms: Positive = Field(5_000, description="Time between two snapshots on model-updates.")
+    checkpoint_interval_ms: Positive = Field(
+        MINUTE_MS, description="Time between two checkpoints in the registry, if something was learned."
+    )
+    checkpoints_kept: Annotated[int, Field(ge=1, le=10)] = Field(
+        10, description="Checkpoints kept in the registry and beside the recommender, to roll back to."
+    )
+
+
 class OrchestratorSettings(_Group):
     """The retrain orchestrator."""
 
@@ -244,6 +289,8 @@ class Settings:
         "stream": StreamSettings,
         "features": FeatureSettings,
         "recommender": RecommenderSettings,
+        "joiner": JoinerSettings,
+        "learner": LearnerSettings,
         "orchestrator": OrchestratorSettings,
         "client": RecommenderClientSettings,
         "stack": StackSettings,
@@ -257,6 +304,8 @@ class Settings:
         self.stream = StreamSettings()
         self.features = FeatureSettings()
         self.recommender = RecommenderSettings()
+        self.joiner = JoinerSettings()
+        self.learner = LearnerSettings()
         self.orchestrator = OrchestratorSettings()
         self.client = RecommenderClientSettings()
         self.stack = StackSettings()

@@ -20,6 +20,7 @@ from millrace.v1.experiment_pb2 import Experiment
 from millrace.v1.impression_pb2 import Impression
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import Item, ItemState
+from millrace.v1.joiner_pb2 import JoinerState
 from millrace.v1.model_pb2 import ModelEvent, ModelUpdate
 from millrace.v1.outcome_pb2 import Outcome
 
@@ -81,6 +82,9 @@ ITEM_STATE = Topic("item-state", ItemState, "item_id", spread=True, cleanup="com
 MODEL_UPDATES = Topic("model-updates", ModelUpdate, "model name", retention_ms=6 * HOUR_MS)
 MODEL_EVENTS = Topic("model-events", ModelEvent, "model name")
 DRIFT_SIGNALS = Topic("drift-signals", DriftSignal, "model name", retention_ms=28 * DAY_MS)
+OUTCOME_JOINER_CHANGELOG = Topic(
+    "outcome-joiner-changelog", JoinerState, "part of the joiner's state", spread=True, cleanup="compact"
+)
 COMMANDS = Topic("commands", Command, "target", retention_ms=7 * DAY_MS, dead_letters=True)
 EXPERIMENTS = Topic("experiments", Experiment, "experiment_id", cleanup="compact")
 
@@ -93,6 +97,7 @@ ALL: tuple[Topic, ...] = (
     MODEL_UPDATES,
     MODEL_EVENTS,
     DRIFT_SIGNALS,
+    OUTCOME_JOINER_CHANGELOG,
     COMMANDS,
     EXPERIMENTS,
 )
