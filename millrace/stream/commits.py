@@ -85,6 +85,12 @@ class Commits:
         for at in partitions or ():
             self._take(at)
 
+    def transacted(self, positions: Mapping[Partition, int]) -> None:
+        """Positions were committed by a transaction."""
+        for partition, offset in positions.items():
+            if offset >= 0:
+                self._confirm(TopicPartition(*partition, offset))
+
     def release(self, partitions: Iterable[Partition]) -> None:
         """Partitions belong to this process no more."""
         for partition in partitions:

@@ -78,6 +78,8 @@ class Batch:
         Records of each partition, both kinds.
     positions
         The next offset after all of it, of each partition.
+    ended
+        Partitions whose end was met after the last of their records.
     problems
         What librdkafka reported in between.
     """
@@ -86,6 +88,7 @@ class Batch:
     refused: list[Undecodable] = field(default_factory=list)
     counts: dict[Partition, int] = field(default_factory=dict)
     positions: dict[Partition, int] = field(default_factory=dict)
+    ended: set[Partition] = field(default_factory=set)
     problems: list[KafkaError] = field(default_factory=list)
 
     @property
@@ -103,7 +106,7 @@ def read_batch(
     The innermost loop of every worker: a few microseconds per record, so no function calls that can be avoided.
     """
     batch = Batch()
-    records, counts, positions = batch.records, batch.counts, batch.positions
+    records, counts, positions, ended = batch.records, batch.counts, batch.positions, batch.ended
     for message in messages:
         error = message.error()
         fetched = cast("Fetched", message)
@@ -117,9 +120,12 @@ def read_batch(
         if error is not None:
             # The end may lie behind the last record: compaction and transactions leave gaps.
             positions[partition] = fetched.offset()
+            batch.ended.add(partition)
             continue
         counts[partition] = counts.get(partition, 0) + 1
         positions[partition] = fetched.offset() + 1
+        if partition in ended:
+            ended.discard(partition)
         try:
             records.append(read_record(fetched, topics[partition[0]], max_bytes))
         except Undecodable as undecodable:

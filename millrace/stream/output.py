@@ -70,8 +70,8 @@ class KafkaOutput:
         self._repetition = logs.Repetition()
         self._producer = self._connect()
 
-    def produce(self, topic: Topic, key: str, message: Message | None) -> None:
-        """Send a record (None: a tombstone).
+    def produce(self, topic: Topic, key: str, message: Message | None, partition: int | None = None) -> None:
+        """Send a record (None: a tombstone), to the partition that the key says unless one is given.
 
         Raises
         ------
@@ -79,7 +79,7 @@ class KafkaOutput:
             The queue to the broker is full and stays so, or the producer has failed.
         """
         value, headers = (None, []) if message is None else encode(message)
-        self._send(topic.name, key.encode(), value, headers)
+        self._send(topic.name, key.encode(), value, headers, -1 if partition is None else partition)
 
     def reject(self, record: Record, error: Exception, attempts: int = 1) -> None:
         """Send the record to its dead-letter topic with the reason, once the batch is through."""
@@ -128,13 +128,13 @@ class KafkaOutput:
     def _connect(self) -> Producer:
         return Producer(self._config, logger=logs.kafka_logger())
 
-    def _send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    def _send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int = -1) -> None:
         parcel = self._sent()
         arrived = partial(self._arrived, parcel)
         give_up: float | None = None
         while True:
             try:
-                self._producer.produce(topic, value, key, headers=headers, on_delivery=arrived)  # type: ignore[arg-type]
+                self._producer.produce(topic, value, key, partition, headers=headers, on_delivery=arrived)  # type: ignore[arg-type]
                 return
             except BufferError:
                 give_up = give_up or time.monotonic() + _ROOM_TIMEOUT_S

@@ -104,6 +104,11 @@ class Progress:
         self._complete_count = self._closed_count
         self._parcel = Parcel()
 
+    def committed(self) -> None:
+        """Everything that was handled is safe: a transaction says so, no acknowledgement is waited for."""
+        self._safe.update(self._handled)
+        self.rewind()
+
     def sent(self) -> Parcel:
         """A record goes to the broker; raise ``acknowledged`` of the parcel when it is there."""
         self._parcel.sent += 1

@@ -28,12 +28,14 @@ from millrace.stream.commits import Commits
 from millrace.stream.decoding import Batch, read_batch
 from millrace.stream.handling import handle
 from millrace.stream.http import Readiness, serve_health
+from millrace.stream.merge import Merge
 from millrace.stream.output import KafkaOutput
 from millrace.stream.progress import Progress
 from millrace.stream.shutdown import Shutdown
 from millrace.stream.status import Snapshot, Status, Watch
 from millrace.stream.telemetry import Telemetry
-from millrace.stream.worker import Partition, Worker
+from millrace.stream.transactions import TransactionalOutput, TransactionalWorker
+from millrace.stream.worker import Assignment, Partition, Worker
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -69,15 +71,18 @@ class Runtime:
         self._telemetry = Telemetry(worker.name, stream, self._clock.wall)
         self._status = Status(stream.stalled_after_ms / 1_000, self._clock.monotonic)
         self._backoff = Backoff(stream.backoff_max_ms / 1_000)
-        self._output = KafkaOutput(
-            kafka, stream, worker.name, self._topics, self._progress.sent, self._telemetry.producer_stats
-        )
+        self._output = self._make_output()
         self._consumer = make_consumer(
             kafka, stream, worker.name, worker.assignment, self._on_commit, self._telemetry.consumer_stats
         )
         self._commits = Commits(self._consumer, self._telemetry)
         self._watch = Watch(self._consumer, self._commits.confirmed, self._telemetry, self._clock.monotonic)
         self._membership = membership(self._consumer, kafka, worker.name, worker.topics, worker.assignment, self)
+        self._merge = (
+            None
+            if worker.assignment is Assignment.SHARED
+            else Merge(list(self._topics), worker.assignment, stream.batch_size)
+        )
         self._active: set[Partition] = set()
         self._waiting: set[Partition] = set()
         self._failure: InfrastructureError | None = None
@@ -113,6 +118,13 @@ class Runtime:
         """What ``/readyz`` says. Safe from other threads."""
         return self._status.readiness()
 
+    def _make_output(self) -> KafkaOutput:
+        worker, topics, telemetry = self._worker, self._topics, self._telemetry
+        parts = self._kafka, self._stream, worker.name, topics, self._progress.sent, telemetry.producer_stats
+        if isinstance(worker, TransactionalWorker):
+            return TransactionalOutput(*parts, worker.transaction_timeout_s)
+        return KafkaOutput(*parts)
+
     # The loop.
 
     def _step(self) -> None:
@@ -120,6 +132,8 @@ class Runtime:
         batch = read_batch(self._poll(), self._topics, self._active, self._stream.max_value_bytes)
         for error in batch.problems:
             self._note(error)
+        if self._merge is not None:
+            batch = self._in_order(self._merge, batch)
         self._output.serve()
         if self._failure is None and self._active:
             try:
@@ -138,8 +152,7 @@ class Runtime:
         if self._waiting and now >= self._try_at:
             self._begin()
         if now >= self._commit_at:
-            self._commit_at = now + _COMMIT_EVERY_S
-            self._commits.send(self._progress.safe)
+            self._commit(now)
         if now >= self._status_at:
             self._status_at = now + _STATUS_EVERY_S
             self._publish_status()
@@ -165,9 +178,51 @@ class Runtime:
         self._progress.batch(batch.positions, done)
         self._refusal = ""
 
+    def _in_order(self, merge: Merge, polled: Batch) -> Batch:
+        """What may be handled now of everything polled so far, in the order of append times."""
+        merge.add(polled)
+        batch = merge.take(self._at_end)
+        pause, resume = merge.flow()
+        if pause:
+            self._consumer.pause([TopicPartition(*partition) for partition in pause])
+        if resume:
+            self._consumer.resume([TopicPartition(*partition) for partition in resume])
+        return batch
+
+    def _at_end(self, partition: Partition, offset: int) -> bool:
+        _low, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        return 0 <= high <= offset
+
     def _advance(self) -> None:
         """Find out what is safe, as of the last tick: the worker's store was there then, and may not be now."""
-        self._progress.advance(self._ticked_at, self._worker.pending_since)
+        if not isinstance(self._output, TransactionalOutput):
+            self._progress.advance(self._ticked_at, self._worker.pending_since)
+
+    def _commit(self, now: float) -> None:
+        """Commit what is safe, or the transaction."""
+        if not isinstance(self._worker, TransactionalWorker):
+            self._commit_at = now + _COMMIT_EVERY_S
+            self._commits.send(self._progress.safe)
+            return
+        self._commit_at = now + self._worker.transaction_interval_s
+        if self._failure is None and self._active:
+            try:
+                self._commit_transaction()
+            except InfrastructureError as error:
+                self._fail(error)
+
+    def _commit_transaction(self) -> None:
+        """One atomic write of what was sent, what the worker's state became, and the positions after it."""
+        assert isinstance(self._worker, TransactionalWorker)
+        assert isinstance(self._output, TransactionalOutput)
+        if not (self._output.open or self._progress.handled != self._progress.safe):
+            return
+        self._worker.before_commit(self._output)
+        self._output.settle()
+        self._output.commit(self._progress.handled, self._consumer)
+        self._progress.committed()
+        self._commits.transacted(self._progress.safe)
+        self._backoff.reset()
 
     def _note(self, error: KafkaError) -> None:
         """A problem of the consumer that librdkafka goes on with, for example a topic that is not made yet."""
@@ -200,6 +255,10 @@ class Runtime:
 
     def _positions(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         """Where to go on: what the worker says, else what is known to be safe, else what is committed."""
+        if isinstance(self._output, TransactionalOutput):
+            # Asked first: the answer waits for a transaction of the former owner, whose state is read next.
+            committed = self._commits.find(partitions)
+            return {**committed, **self._worker.restore(partitions, topic_ids(self._kafka, self._topics))}
         restored = self._worker.restore(partitions, topic_ids(self._kafka, self._topics))
         safe = self._progress.safe
         unknown = [partition for partition in partitions if partition not in restored and partition not in safe]
@@ -217,6 +276,9 @@ class Runtime:
             # A partition just gained whose leader is not known yet.
             raise InfrastructureError("kafka", f"seek: {error.args[0].str()}") from error
         self._progress.start(positions)
+        if self._merge is not None:
+            for partition, offset in positions.items():
+                self._merge.start(partition, offset)
         shown = {f"{name}/{number}": "start" if at < 0 else at for (name, number), at in sorted(positions.items())}
         log.info("reads from", **shown)
 
@@ -244,16 +306,27 @@ class Runtime:
     def released(self, partitions: Sequence[Partition]) -> None:
         """Commit what is safe by now, and let go."""
         if not self._crashed:
-            if self._failure is None:
-                self._output.flush(_HAND_OVER_FLUSH_S)
-                self._advance()
-            if self._telemetry.kafka_up is not False:
-                self._commits.send_and_wait(self._progress.safe)
+            if isinstance(self._output, TransactionalOutput):
+                self._commit(self._clock.monotonic())
+            else:
+                self._hand_over()
         self.lost(partitions)
+
+    def _hand_over(self) -> None:
+        if self._failure is None:
+            self._output.flush(_HAND_OVER_FLUSH_S)
+            self._advance()
+        if self._telemetry.kafka_up is not False:
+            self._commits.send_and_wait(self._progress.safe)
 
     def lost(self, partitions: Sequence[Partition]) -> None:
         """Let go at once."""
         gone = set(partitions)
+        if self._active & gone and isinstance(self._output, TransactionalOutput) and self._output.open:
+            # What was sent for them must not appear, and cannot be told from what was sent for the others.
+            self._fail(InfrastructureError("kafka", "partitions were lost in the middle of a transaction"))
+        if self._merge is not None:
+            self._merge.forget(gone)
         self._active -= gone
         self._waiting -= gone
         self._progress.release(gone)
@@ -277,6 +350,8 @@ class Runtime:
         try:
             self._worker.close(self._output)
             self._output.settle()
+            if isinstance(self._output, TransactionalOutput) and self._failure is None and self._active:
+                self._commit_transaction()
         except InfrastructureError as error:
             log.warning("could not send what is pending; it will be done again", problem=str(error))
         if not self._output.flush(deadline - self._clock.monotonic() - _HAND_OVER_FLUSH_S):

@@ -26,9 +26,10 @@ class Assignment(enum.Enum):
     SHARED = "shared"
     """Each partition goes to one process."""
     CO_PARTITIONED = "co-partitioned"
-    """The same, and one number of all topics goes to one process (range assignor)."""
+    """The same, and one number of all topics goes to one process (range assignor). Records of one number come in the
+    order of their append times, whatever their topic (``millrace.stream.merge``)."""
     SINGLE = "single"
-    """One process reads everything; the others stand by."""
+    """One process reads everything, in the order of append times; the others stand by."""
 
 
 @dataclass(slots=True)
@@ -56,8 +57,11 @@ class Record:
 class Output(Protocol):
     """What a worker sends. Positions of a batch are committed only after all that it sent is on the broker."""
 
-    def produce(self, topic: Topic, key: str, message: Message | None) -> None:
-        """Send a record (None: a tombstone). Raises InfrastructureError when the queue to the broker is full."""
+    def produce(self, topic: Topic, key: str, message: Message | None, partition: int | None = None) -> None:
+        """Send a record (None: a tombstone), to the partition that the key says unless one is given.
+
+        Raises InfrastructureError when the queue to the broker is full.
+        """
 
     def reject(self, record: Record, error: Exception) -> None:
         """Send the record to its dead-letter topic with the reason; the stream goes on."""

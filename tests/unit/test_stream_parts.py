@@ -205,7 +205,7 @@ class Rejections:
     def __init__(self) -> None:
         self.rejected: list[tuple[int, str, int]] = []
 
-    def produce(self, topic: Topic, key: str, message: Message | None) -> None: ...
+    def produce(self, topic: Topic, key: str, message: Message | None, partition: int | None = None) -> None: ...
 
     def reject(self, record: Record, error: Exception, attempts: int = 1) -> None:
         self.rejected.append((record.offset, type(error).__name__, attempts))

@@ -1,0 +1,136 @@
+"""What a worker sends, its state's changelog and the positions of its input, in one atomic write.
+
+A process has one producer with an id of its own. Who was replaced in the group is refused by the broker when it adds
+its positions (KIP-447), and whoever follows waits for positions that a transaction still holds: so no process can
+commit on an old state.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import structlog
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+from millrace.errors import InfrastructureError
+from millrace.settings import KafkaSettings, StreamSettings
+from millrace.stream import logs
+from millrace.stream.output import KafkaOutput
+from millrace.stream.progress import Parcel
+from millrace.stream.worker import Headers, Output, Partition
+from millrace.topics import Topic
+
+log = structlog.stdlib.get_logger(__name__)
+
+# A commit takes milliseconds; the rest is for a broker that restarts or is under load.
+_TIMEOUT_S = 10.0
+
+
+@runtime_checkable
+class TransactionalWorker(Protocol):
+    """A worker whose output, state and positions are committed together.
+
+    Its ``restore`` rebuilds everything of the partitions from what was committed (and is called again after any
+    failure), ``pending_since`` and ``close`` have nothing to say.
+
+    Attributes
+    ----------
+    transaction_interval_s
+        Time between two commits, seconds.
+    transaction_timeout_s
+        The broker aborts a transaction that is open for so long, seconds.
+    """
+
+    transaction_interval_s: float
+    transaction_timeout_s: float
+
+    def before_commit(self, output: Output) -> None:
+        """Send what the state has become: the last records of the transaction."""
+
+
+class TransactionalOutput(KafkaOutput):
+    """An output whose records appear when :meth:`commit` returns, or never."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        stream: StreamSettings,
+        worker: str,
+        topics: dict[str, Topic],
+        sent: Callable[[], Parcel],
+        on_stats: Callable[[str], None],
+        timeout_s: float,
+    ) -> None:
+        self._transactions: dict[str, Any] = {"transaction.timeout.ms": round(timeout_s * 1_000)}
+        self._fresh = True
+        self._doomed = False
+        self.open = False
+        super().__init__(kafka, stream, worker, topics, sent, on_stats)
+
+    def commit(self, positions: Mapping[Partition, int], consumer: Consumer) -> None:
+        """Commit everything that was sent, and the positions.
+
+        Raises
+        ------
+        InfrastructureError
+            It was not committed, or nobody knows: what the broker has committed tells.
+        """
+        self._begin()
+        offsets = [TopicPartition(*partition, offset) for partition, offset in positions.items() if offset >= 0]
+        try:
+            if offsets:
+                self._producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), _TIMEOUT_S)
+            self._producer.commit_transaction(_TIMEOUT_S)
+        except KafkaException as error:
+            self._doomed = True
+            raise InfrastructureError("kafka", f"transaction: {error.args[0].str()}") from error
+        self.open = False
+
+    def discard(self) -> None:
+        """The batch was not handled: nothing of the open transaction may appear."""
+        super().discard()
+        self._doomed = True
+
+    def recover(self) -> None:
+        """Abort what is open, with a producer made anew where that fails.
+
+        Raises
+        ------
+        InfrastructureError
+            The broker does not answer.
+        """
+        if self._doomed and not self._failure and self.open:
+            try:
+                self._producer.abort_transaction(_TIMEOUT_S)
+            except KafkaException as error:
+                log.info("a producer is made anew", reason=error.args[0].str())
+                self._failure = error.args[0].str()
+        if self._failure:
+            self._fresh = True
+            super().recover()
+        self._doomed = self.open = False
+        if self._fresh:
+            try:
+                self._producer.init_transactions(_TIMEOUT_S)
+            except KafkaException as error:
+                raise InfrastructureError("kafka", f"transactions: {error.args[0].str()}") from error
+            self._fresh = False
+
+    def _begin(self) -> None:
+        if not self.open:
+            try:
+                self._producer.begin_transaction()
+            except KafkaException as error:
+                self._failure = f"transaction: {error.args[0].str()}"
+                raise InfrastructureError("kafka", self._failure) from error
+            self.open = True
+
+    def _connect(self) -> Producer:
+        identity = {"transactional.id": f"millrace.{self._worker}.{uuid.uuid4()}"}
+        return Producer(self._config | self._transactions | identity, logger=logs.kafka_logger())
+
+    def _send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int = -1) -> None:
+        self._begin()
+        super()._send(topic, key, value, headers, partition)
