@@ -66,7 +66,7 @@ class Outbox:
         self.sent: list[tuple[str, ItemState | None]] = []
         self.rejected: list[tuple[Record, Exception]] = []
 
-    def produce(self, topic: Topic, key: str, message: Any) -> None:
+    def produce(self, topic: Topic, key: str, message: Any, partition: int | None = None) -> None:
         self.sent.append((key, message))
 
     def reject(self, record: Record, error: Exception) -> None:
