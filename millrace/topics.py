@@ -83,7 +83,17 @@ MODEL_UPDATES = Topic("model-updates", ModelUpdate, "model name", retention_ms=6
 MODEL_EVENTS = Topic("model-events", ModelEvent, "model name")
 DRIFT_SIGNALS = Topic("drift-signals", DriftSignal, "model name", retention_ms=28 * DAY_MS)
 OUTCOME_JOINER_CHANGELOG = Topic(
-    "outcome-joiner-changelog", JoinerState, "part of the joiner's state", spread=True, cleanup="compact"
+    "outcome-joiner-changelog",
+    JoinerState,
+    "part of the joiner's state",
+    spread=True,
+    cleanup="compact",
+    # Written all the time and read at each restart: cleaned soon, so that a restart reads what is open and little more.
+    config={
+        "segment.bytes": str(64 * 1024 * 1024),
+        "min.cleanable.dirty.ratio": "0.2",
+        "delete.retention.ms": "600000",
+    },
 )
 COMMANDS = Topic("commands", Command, "target", retention_ms=7 * DAY_MS, dead_letters=True)
 EXPERIMENTS = Topic("experiments", Experiment, "experiment_id", cleanup="compact")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Literal, Self, cast
 
@@ -37,9 +37,11 @@ class TopicReader:
     Parameters
     ----------
     topics
-        What to read; all partitions of each.
+        What to read.
     start
         ``"beginning"``, or ``"end"`` for records that come after the reader found the broker.
+    partitions
+        Numbers of the partitions to read; None: all of them.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class TopicReader:
         topics: Sequence[Topic],
         start: Literal["beginning", "end"] = "beginning",
         stream: StreamSettings | None = None,
+        partitions: Collection[int] | None = None,
     ) -> None:
         stream = stream or StreamSettings()
+        self._partitions = partitions
         self._topics = {topic.name: topic for topic in topics}
         self._start = start
         self._max_bytes = stream.max_value_bytes
@@ -149,7 +153,12 @@ class TopicReader:
             missing = [name for name in self._topics if name not in known or known[name].error]
             if missing:
                 raise InfrastructureError("kafka", f"no {', '.join(missing)} yet; run millrace topics apply")
-            found = [TopicPartition(name, number) for name in self._topics for number in known[name].partitions]
+            found = [
+                TopicPartition(name, number)
+                for name in self._topics
+                for number in known[name].partitions
+                if self._partitions is None or number in self._partitions
+            ]
             return found, [self._bounds(partition) for partition in found]
         except KafkaException as error:
             raise InfrastructureError("kafka", f"{self._where}: {error.args[0].str()}") from error

@@ -1,0 +1,1 @@
+"""impressions, interactions ──► outcome_joiner ──► outcomes."""
