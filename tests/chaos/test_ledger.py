@@ -12,16 +12,13 @@ from typing import Any
 
 import pytest
 
-from deploy.embedded.kafka import Kafka
-from deploy.embedded.member import running
-from deploy.embedded.ports import free_port
 from millrace.features.store import FeatureStore
 from millrace.settings import HOUR_MS, FeatureSettings, KafkaSettings
-from millrace.stream.admin import apply_topics
 from millrace.stream.codec import encode
 from millrace.topics import INTERACTIONS, ITEM_STATE
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import ItemState
+from tests.chaos.impatient import impatient_kafka
 from tests.conftest import StartProcess
 from tests.feature_ledger import CLICK, DISLIKE, FORGET, PURCHASE, VIEW, Ledger, Logged
 from tests.feature_support import assert_equals_ledger, connected
@@ -38,24 +35,9 @@ LIFE_S = 1.5
 T0 = 1_700_000_000_000
 
 
-class ImpatientKafka(Kafka):
-    """A broker that gives a dead worker's partitions away after a second: the test kills ten workers."""
-
-    def properties(self) -> Mapping[str, str]:
-        return {
-            **super().properties(),
-            "group.consumer.session.timeout.ms": "1000",
-            "group.consumer.heartbeat.interval.ms": "200",
-        }
-
-
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory, kafka_jars: tuple[Path, ...]) -> Iterator[KafkaSettings]:
-    port = free_port()
-    other = free_port(taken=frozenset({port}))
-    with running(ImpatientKafka(tmp_path_factory.mktemp("kafka"), port, other, kafka_jars)) as _:
-        kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{port}", partitions=3)
-        apply_topics(kafka)
+    with impatient_kafka(tmp_path_factory.mktemp("kafka"), kafka_jars) as kafka:
         yield kafka
 
 

@@ -1,0 +1,173 @@
+"""The joiner killed with -9 at twenty moments: every slot is decided once, as a ledger of everything sent says."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from google.protobuf.message import Message
+
+from millrace.settings import HOUR_MS, MINUTE_MS, KafkaSettings
+from millrace.stream.codec import encode
+from millrace.topics import IMPRESSIONS, INTERACTIONS, OUTCOMES
+from millrace.v1.impression_pb2 import Impression
+from millrace.v1.interaction_pb2 import Interaction, InteractionType
+from millrace.v1.outcome_pb2 import Outcome
+from tests.chaos.impatient import impatient_kafka
+from tests.conftest import StartProcess
+from tests.outcome_support import T0, act, check_frames, impression, labels
+from tests.stream_support import headers_of, read_all, send
+
+SEED = 20_261_124
+KILLS = 20
+ANSWERS_PER_LIFE = 60
+# A worker is killed at some moment of this time after it has its partitions: it commits ten times a second.
+LIFE_S = 0.6
+ENV = {
+    "MILLRACE_JOINER_TRANSACTION_TIMEOUT_MS": "1500",
+    "MILLRACE_JOINER_ORGANIC_RATE": "0",
+    # The ledger does not know in which order the two topics are read; so nothing may depend on it.
+    "MILLRACE_JOINER_GRACE_MS": str(HOUR_MS),
+}
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory, kafka_jars: tuple[Path, ...]) -> Iterator[KafkaSettings]:
+    with impatient_kafka(tmp_path_factory.mktemp("kafka"), kafka_jars) as kafka:
+        yield kafka
+
+
+@dataclass
+class Shown:
+    """What the ledger knows of an answer."""
+
+    items: list[str]
+    viewport: int
+    clicked: set[str] = field(default_factory=set)
+    disliked: set[str] = field(default_factory=set)
+    viewed: set[str] = field(default_factory=set)
+
+    def label(self, item: str) -> str:
+        if item in self.clicked:
+            return "positive"
+        if item in self.disliked:
+            return "negative"
+        place = self.items.index(item)
+        lowest = max((self.items.index(clicked) for clicked in self.clicked), default=-1)
+        if self.viewed or self.clicked:
+            seen = item in self.viewed or place < lowest
+        else:
+            seen = place < self.viewport
+        return "negative" if seen else "unseen"
+
+
+class Ledger:
+    """Makes answers and what users do with them, and knows what has to come of it."""
+
+    def __init__(self, seed: int) -> None:
+        self.shown: dict[str, Shown] = {}
+        self.misplaced: set[str] = set()
+        self._chance = random.Random(seed)
+
+    def lot(self, number: int) -> list[tuple[Impression | Interaction, str]]:
+        """Records of one life with their topics, some of them twice, a click now and then before its answer."""
+        chance, records = self._chance, list[tuple[Impression | Interaction, str]]()
+        for place in range(ANSWERS_PER_LIFE):
+            request_id, user = f"r{number}-{place}", f"user {chance.randrange(40)}"
+            items = [f"item-{item}" for item in chance.sample(range(100), 8)]
+            at_ms = T0 + chance.randrange(10 * MINUTE_MS)
+            shown = self.shown[request_id] = Shown(items, viewport=3)
+            made = impression(request_id, user, items, at_ms, viewport=3)
+            own: list[tuple[Impression | Interaction, str]] = [(made, IMPRESSIONS.name)]
+            for kind, item in zip(chance.choices(("view", "click", "dislike"), (6, 3, 1), k=4), items, strict=False):
+                # A slot is either clicked or disliked: which came first is a matter of the order.
+                {"view": shown.viewed, "click": shown.clicked, "dislike": shown.disliked}[kind].add(item)
+                event = act(user, item, kind, at_ms + 1, request_id, f"{request_id} {item}")  # type: ignore[arg-type]
+                own.append((event, INTERACTIONS.name))
+            if chance.random() < 0.1:
+                wrong = act(user, "never shown", "click", at_ms + 1, request_id, f"{request_id} wrong")
+                self.misplaced.add(wrong.event_id)
+                own.append((wrong, INTERACTIONS.name))
+            elif chance.random() < 0.1:
+                own.append(chance.choice(own))
+            if chance.random() < 0.1:
+                chance.shuffle(own)
+            records += own
+        return records
+
+    def expected(self) -> dict[tuple[str, str], str]:
+        """Label of each slot."""
+        return {
+            (request_id, item): shown.label(item) for request_id, shown in self.shown.items() for item in shown.items
+        }
+
+
+def produce(kafka: KafkaSettings, records: list[tuple[Impression | Interaction, str]]) -> None:
+    """Send records in small pieces, so that they come during the life of a worker."""
+    for start in range(0, len(records), 50):
+        piece = records[start : start + 50]
+        for topic in (IMPRESSIONS, INTERACTIONS):
+            send(kafka, topic, [(message.user_id, *encode(message)) for message, name in piece if name == topic.name])
+
+
+def values(kafka: KafkaSettings, topic: str, kind: type[Message]) -> list[Message]:
+    """Every committed message of a topic."""
+    found = []
+    for message in read_all(kafka, topic):
+        value = message.value()
+        assert isinstance(value, bytes)
+        found.append(kind.FromString(value))
+    return found
+
+
+def test_killed_twenty_times_every_slot_is_decided_once(kafka: KafkaSettings, process: StartProcess) -> None:
+    chance, ledger = random.Random(SEED), Ledger(SEED)
+    env: Mapping[str, str] = ENV | {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "KAFKA_PARTITIONS": str(kafka.partitions),
+    }
+    for life in range(KILLS):
+        producing = threading.Thread(target=produce, args=(kafka, ledger.lot(life)))
+        worker = process("workers.outcome_joiner", env=env)
+        producing.start()
+        worker.until(lambda worker=worker: "reads from" in worker.output(), interval_s=0.01)  # type: ignore[misc]
+        time.sleep(chance.uniform(0, LIFE_S))
+        worker.kill()
+        producing.join()
+
+    # Hours later something happens in every partition: all windows close.
+    for partition in range(kafka.partitions):
+        last = Interaction(
+            event_id=f"last {partition}",
+            user_id="last",
+            item_id="item",
+            type=InteractionType.INTERACTION_TYPE_CLICK,
+            occurred_at_ms=T0 + 2 * HOUR_MS,
+        )
+        send(kafka, INTERACTIONS, [("last", *encode(last))], partition)
+    expected = ledger.expected()
+    worker = process("workers.outcome_joiner", env=env)
+
+    def outcomes() -> list[Outcome]:
+        return [one for one in values(kafka, OUTCOMES.name, Outcome) if isinstance(one, Outcome)]
+
+    worker.until(lambda: sum(len(outcome.slots) for outcome in outcomes()) >= len(expected), interval_s=0.5)
+    assert worker.terminate() == 0, worker.output()
+
+    written = outcomes()
+    check_frames(written)
+    assert labels(written) == expected
+    dead = [
+        (one.event_id, headers_of(message).get("dlq.field"))
+        for message, one in zip(
+            read_all(kafka, INTERACTIONS.dlq), values(kafka, INTERACTIONS.dlq, Interaction), strict=True
+        )
+        if isinstance(one, Interaction)
+    ]
+    assert sorted(dead) == sorted((event_id, b"item_id") for event_id in ledger.misplaced)
+    assert not read_all(kafka, IMPRESSIONS.dlq)
