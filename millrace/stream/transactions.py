@@ -101,7 +101,7 @@ class TransactionalOutput(KafkaOutput):
         InfrastructureError
             The broker does not answer.
         """
-        if self._doomed and not self._failure and self.open:
+        if self._doomed and self.open and not self._failure:
             try:
                 self._producer.abort_transaction(_TIMEOUT_S)
             except KafkaException as error:
@@ -110,7 +110,9 @@ class TransactionalOutput(KafkaOutput):
         if self._failure:
             self._fresh = True
             super().recover()
-        self._doomed = self.open = False
+        if self._doomed or self._fresh:
+            # Else partitions were added to others whose transaction goes on.
+            self._doomed = self.open = False
         if self._fresh:
             try:
                 self._producer.init_transactions(_TIMEOUT_S)

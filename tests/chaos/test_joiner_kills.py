@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 from google.protobuf.message import Message
 
 from millrace.settings import HOUR_MS, MINUTE_MS, KafkaSettings
+from millrace.stream import logs
+from millrace.stream.clients import producer_config
 from millrace.stream.codec import encode
 from millrace.topics import IMPRESSIONS, INTERACTIONS, OUTCOMES
 from millrace.v1.impression_pb2 import Impression
@@ -21,11 +24,11 @@ from millrace.v1.outcome_pb2 import Outcome
 from tests.chaos.impatient import impatient_kafka
 from tests.conftest import StartProcess
 from tests.outcome_support import T0, act, check_frames, impression, labels
-from tests.stream_support import headers_of, read_all, send
+from tests.stream_support import committed, headers_of, read_all, send
 
 SEED = 20_261_124
 KILLS = 20
-ANSWERS_PER_LIFE = 60
+ANSWERS_PER_LIFE = 150
 # A worker is killed at some moment of this time after it has its partitions: it commits ten times a second.
 LIFE_S = 0.6
 ENV = {
@@ -59,10 +62,8 @@ class Shown:
             return "negative"
         place = self.items.index(item)
         lowest = max((self.items.index(clicked) for clicked in self.clicked), default=-1)
-        if self.viewed or self.clicked:
-            seen = item in self.viewed or place < lowest
-        else:
-            seen = place < self.viewport
+        read = bool(self.viewed or self.clicked)
+        seen = item in self.viewed or place < lowest if read else place < self.viewport
         return "negative" if seen else "unseen"
 
 
@@ -107,12 +108,13 @@ class Ledger:
         }
 
 
-def produce(kafka: KafkaSettings, records: list[tuple[Impression | Interaction, str]]) -> None:
+def produce(producer: Producer, records: list[tuple[Impression | Interaction, str]]) -> None:
     """Send records in small pieces, so that they come during the life of a worker."""
-    for start in range(0, len(records), 50):
-        piece = records[start : start + 50]
-        for topic in (IMPRESSIONS, INTERACTIONS):
-            send(kafka, topic, [(message.user_id, *encode(message)) for message, name in piece if name == topic.name])
+    for start in range(0, len(records), 20):
+        for message, topic in records[start : start + 20]:
+            value, headers = encode(message)
+            producer.produce(topic, value, message.user_id.encode(), headers=headers)  # type: ignore[arg-type]
+        assert producer.flush(20) == 0
 
 
 def values(kafka: KafkaSettings, topic: str, kind: type[Message]) -> list[Message]:
@@ -131,14 +133,24 @@ def test_killed_twenty_times_every_slot_is_decided_once(kafka: KafkaSettings, pr
         "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "KAFKA_PARTITIONS": str(kafka.partitions),
     }
+    producer = Producer(producer_config(kafka), logger=logs.kafka_logger())
+    commits_seen = 0
     for life in range(KILLS):
-        producing = threading.Thread(target=produce, args=(kafka, ledger.lot(life)))
+        producing = threading.Thread(target=produce, args=(producer, ledger.lot(life)))
+        before = committed(kafka, "outcome_joiner", INTERACTIONS)
         worker = process("workers.outcome_joiner", env=env)
-        producing.start()
         worker.until(lambda worker=worker: "reads from" in worker.output(), interval_s=0.01)  # type: ignore[misc]
+        producing.start()
+        if life % 4:
+            # Three of four die some time after a commit, the others perhaps before their first one.
+            worker.until(
+                lambda before=before: committed(kafka, "outcome_joiner", INTERACTIONS) != before  # type: ignore[misc]
+            )
         time.sleep(chance.uniform(0, LIFE_S))
         worker.kill()
         producing.join()
+        commits_seen += committed(kafka, "outcome_joiner", INTERACTIONS) != before
+    assert commits_seen >= KILLS // 2
 
     # Hours later something happens in every partition: all windows close.
     for partition in range(kafka.partitions):
