@@ -231,12 +231,6 @@ class LearnerSettings(_Group):
     buffer_size: Positive = Field(1_000, description="Slots that are learned at once; a full buffer is not waited for.")
     interval_ms: Positive = Field(200, description="Longest time that a slot waits in the buffer, milliseconds.")
     snapshot_interval_ms: Positive = Field(5_000, description="Time between two snapshots on model-updates.")
-    checkpoint_interval_ms: Positive = Field(
-        MINUTE_MS, description="Time between two checkpoints in the registry, if something was learned."
-    )
-    checkpoints_kept: Annotated[int, Field(ge=1, le=10)] = Field(
-        10, description="Checkpoints kept in the registry and beside the recommender, to roll back to."
-    )
 
 
 class OrchestratorSettings(_Group):

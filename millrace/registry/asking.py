@@ -42,6 +42,13 @@ def roll_back(model_name: str, version: str, issued_by: str, reason: str) -> Com
     return command
 
 
+def trigger_update(model_name: str, issued_by: str, reason: str) -> Command:
+    """A command that has the learner learn what is in its buffer now."""
+    command = _command(issued_by, reason)
+    command.trigger_update.model_name = model_name
+    return command
+
+
 def send(kafka: KafkaSettings, model_name: str, command: Command, timeout_s: float) -> None:
     """Put a command into the topic, once.
 

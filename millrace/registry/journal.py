@@ -7,30 +7,23 @@ from types import TracebackType
 from typing import Self
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Producer
 
 from millrace.errors import InfrastructureError
 from millrace.registry.ledger import Ledger
 from millrace.settings import KafkaSettings, StreamSettings
-from millrace.stream import logs
-from millrace.stream.clients import producer_config
-from millrace.stream.codec import encode
+from millrace.stream.fenced import TIMEOUT_S, FencedProducer
 from millrace.stream.reader import TopicReader
 from millrace.topics import MODEL_EVENTS
 from millrace.v1.model_pb2 import ModelEvent
 
 log = structlog.stdlib.get_logger(__name__)
 
-# A transaction takes some 10 ms and reading the topic less than a second; the rest is for a broker under load.
-TIMEOUT_S = 10.0
-
 
 class Journal:
     """Reads and writes the ledger of one model.
 
-    Writing goes through a transactional producer whose id is the model's: opening it makes the broker refuse
-    every earlier one, and only then the topic is read. So two orchestrators that both think that it is their
-    turn (one was stopped and went on) can never both write, nor write from an old ledger.
+    Writing goes through a fenced producer; only when it is open the topic is read. So two orchestrators that both
+    think that it is their turn (one was stopped and went on) can never both write, nor write from an old ledger.
 
     After any failure the journal is closed, and opens anew at the next use: what a broken connection left
     undecided is then read from the topic.
@@ -40,7 +33,7 @@ class Journal:
         self._kafka = kafka
         self._stream = stream
         self._model_name = model_name
-        self._producer: Producer | None = None
+        self._producer = FencedProducer(kafka, "retrain_orchestrator", model_name)
         self._reader: TopicReader | None = None
         self._ledger = Ledger(model_name)
 
@@ -52,7 +45,7 @@ class Journal:
         InfrastructureError
             The broker does not answer.
         """
-        if self._reader is None or self._producer is None:
+        if self._reader is None or not self._producer.is_open:
             self._open()
         else:
             read_into(self._ledger, self._reader)
@@ -66,23 +59,19 @@ class Journal:
         InfrastructureError
             It may or may not stand in the topic: ``ledger()`` tells.
         """
-        if self._producer is None:
-            raise InfrastructureError("kafka", "the journal is closed: read the ledger first")
-        value, headers = encode(event)
         try:
-            self._producer.begin_transaction()
-            self._producer.produce(MODEL_EVENTS.name, value, event.model_name.encode(), headers=[*headers])
-            self._producer.commit_transaction(TIMEOUT_S)
-        except KafkaException as error:
+            self._producer.write([(MODEL_EVENTS, event.model_name, event)])
+        except InfrastructureError:
             self.close()
-            raise self._failed(error, "written") from error
+            raise
         self._ledger.apply(event)
 
     def close(self) -> None:
         """Let go; another process may write, and the next use reads the topic again."""
         if self._reader is not None:
             self._reader.close()
-        self._reader = self._producer = None
+        self._reader = None
+        self._producer.close()
 
     def __enter__(self) -> Self:
         return self
@@ -92,31 +81,14 @@ class Journal:
 
     def _open(self) -> None:
         self.close()
-        config = producer_config(self._kafka) | {
-            "transactional.id": f"millrace.retrain_orchestrator.{self._model_name}",
-            "transaction.timeout.ms": round(TIMEOUT_S * 1_000),
-        }
-        producer = Producer(config, logger=logs.kafka_logger())
-        try:
-            producer.init_transactions(TIMEOUT_S)
-        except KafkaException as error:
-            raise self._failed(error, "opened") from error
+        self._producer.open()
         self._reader = TopicReader(self._kafka, [MODEL_EVENTS], "beginning", self._stream)
         try:
             self._ledger = read_ledger(self._model_name, self._reader, TIMEOUT_S)
         except InfrastructureError:
             self.close()
             raise
-        self._producer = producer
         log.info("ledger read", versions=len(self._ledger.versions), champion=self._ledger.champion or None)
-
-    def _failed(self, error: KafkaException, what: str) -> InfrastructureError:
-        reason: KafkaError = error.args[0]
-        if reason.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH):
-            return InfrastructureError("kafka", f"another orchestrator of model {self._model_name!r} has taken over")
-        return InfrastructureError(
-            "kafka", f"{MODEL_EVENTS.name} could not be {what} at {self._kafka.bootstrap_servers} ({reason.str()})"
-        )
 
 
 def read_ledger(model_name: str, reader: TopicReader, timeout_s: float) -> Ledger:

@@ -201,7 +201,7 @@ def test_of_two_journals_only_the_later_can_write(model: Model) -> None:
     ):
         assert not first.ledger().versions
         assert not second.ledger().versions
-        with pytest.raises(InfrastructureError, match=r"another orchestrator of model .* has taken over"):
+        with pytest.raises(InfrastructureError, match=r"another retrain_orchestrator of model .* has taken over"):
             first.append(event)
         second.append(event)
         assert model.events() == [(REGISTERED, "1")]

@@ -1,0 +1,1 @@
+"""outcomes ──► online_learner ──► model-updates."""
