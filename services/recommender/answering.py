@@ -60,6 +60,7 @@ class Answer:
     response: RecommendResponse
     ranked: RankedItems
     segment: str
+    champion: LoadedModel | None
 
 
 class Answering:
@@ -128,7 +129,7 @@ class Answering:
                 item.features.extend(features)
         # What could not be read is not known: such answers are in no segment of users.
         named = segment(user, now_ms, self._user_half_life_ms) if situation.features_read else ""
-        return Answer(response, ranked, named)
+        return Answer(response, ranked, named, champion)
 
     def impression(self, request: RecommendRequest, answer: Answer) -> Impression:
         """What is logged of an answer."""
@@ -141,6 +142,9 @@ class Answering:
         impression.status = response.status
         impression.fallback = response.fallback
         impression.segment = answer.segment
+        if answer.champion is not None:
+            impression.learner_epoch = answer.champion.epoch
+            impression.learner_sequence = answer.champion.sequence
         impression.candidates = ranked.candidates
         if response.HasField("known"):
             impression.known.CopyFrom(response.known)

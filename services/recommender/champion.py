@@ -1,18 +1,19 @@
-"""Follows the champion: topic ``model-events`` says which version ranks, the cache on disk holds it.
+"""Follows the champion: ``model-events`` says which version ranks, ``model-updates`` what it has learned since.
 
-Works in a thread. The service keeps ranking with the version that it has while another is fetched, and starts with
-the last one on disk when Kafka or MLflow are away.
+Works in a thread. The service keeps ranking with what it has while a version is fetched, and starts with the last
+version on disk (as it was registered) when Kafka or MLflow are away.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
 from millrace.errors import MillraceError
+from millrace.learning.serving import ServedLines, Taken
 from millrace.ranking.features import FEATURE_SCHEMA
 from millrace.ranking.model import RankingModel, UnusableModel
 from millrace.registry.cache import ModelCache
@@ -20,8 +21,8 @@ from millrace.registry.ledger import Ledger
 from millrace.settings import KafkaSettings, StreamSettings
 from millrace.stream.backoff import Backoff
 from millrace.stream.reader import TopicReader
-from millrace.topics import MODEL_EVENTS
-from millrace.v1.model_pb2 import ModelEvent
+from millrace.topics import MODEL_EVENTS, MODEL_UPDATES
+from millrace.v1.model_pb2 import ModelEvent, ModelUpdate
 from services.recommender import metrics
 
 log = structlog.stdlib.get_logger(__name__)
@@ -30,20 +31,28 @@ log = structlog.stdlib.get_logger(__name__)
 _POINTER = "champion"
 # Also how soon a promotion is seen, at the latest.
 _POLL_S = 0.2
-# Promotions are rare: the broker need not be asked for one every few milliseconds.
+# How long the broker holds a question: records come at once in any case.
 _FETCH_WAIT_MS = 500
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A version that ranks."""
+    """What ranks.
+
+    Attributes
+    ----------
+    epoch, sequence
+        Of the learner's last update that is included; 0 for a version as it was registered.
+    """
 
     version: str
     model: RankingModel
+    epoch: int = 0
+    sequence: int = 0
 
 
 class ChampionFollower:
-    """The champion of one registered model.
+    """The champion of one registered model, with its newest parameters.
 
     Attributes
     ----------
@@ -61,7 +70,12 @@ class ChampionFollower:
         self._kafka = kafka
         self._stream = stream.model_copy(update={"fetch_wait_ms": _FETCH_WAIT_MS})
         self._ledger = Ledger(model_name)
+        self._lines = ServedLines(model_name)
+        # What ``current`` is: reign (empty: the last champion on disk), epoch, sequence.
+        self._serving = ("", 0, 0)
+        self._kept = ""
         self._backoff = Backoff(stream.backoff_max_ms / 1000)
+        self._tried, self._try_at = "", 0.0
         self._stop = threading.Event()
         self._load_last()
         self._thread = threading.Thread(target=self._follow, name="champion", daemon=True)
@@ -80,38 +94,67 @@ class ChampionFollower:
             version = pointer.read_text(encoding="utf-8").strip()
             folder = self._cache.path(version)
             if folder is not None:
-                self._use(version, folder)
+                self._use(LoadedModel(version, _checked(version, RankingModel.load(folder))), "")
                 self.problem = ""
         except (OSError, MillraceError) as error:
             log.warning("the last champion on disk cannot be used", problem=str(error))
 
     def _follow(self) -> None:
-        with TopicReader(self._kafka, [MODEL_EVENTS], start="beginning", stream=self._stream) as reader:
+        with TopicReader(self._kafka, [MODEL_EVENTS, MODEL_UPDATES], start="beginning", stream=self._stream) as reader:
             while not self._stop.is_set():
                 for record in reader.poll(timeout_s=_POLL_S):
                     if isinstance(record.message, ModelEvent):
                         self._ledger.apply(record.message)
-                wanted = self._ledger.champion
-                # Until all events are read the champion is one of the past.
-                if reader.caught_up and wanted and (self.current is None or wanted != self.current.version):
-                    self._change_to(wanted)
+                    elif isinstance(record.message, ModelUpdate):
+                        self._take(record.message, record.append_time_ms if reader.caught_up else None)
+                # Until all is read the champion, and its parameters, are those of the past.
+                if reader.caught_up and self._ledger.reign is not None:
+                    self._adopt(self._ledger.reign)
 
-    def _change_to(self, version: str) -> None:
+    def _take(self, update: ModelUpdate, append_time_ms: int | None) -> None:
+        """Take a record (its append time, Unix ms, unless it is one of the past)."""
+        taken = self._lines.apply(update)
+        metrics.MODEL_UPDATES.labels(self.model_name, taken.value).inc()
+        if taken is Taken.APPLIED and append_time_ms is not None:
+            metrics.UPDATE_DELAY_SECONDS.observe(max(0.0, time.time() - append_time_ms / 1000))
+        elif taken is Taken.REFUSED:
+            log.warning("update refused, waiting for a snapshot", sequence=update.update.sequence)
+
+    def _adopt(self, reign: ModelEvent) -> None:
+        """Serve the newest parameters of the reign, and keep its version on disk for a start without Kafka."""
+        version, line = reign.model_version, self._lines.of(reign.event_id)
+        learned = line is not None and line.template.feature_schema == FEATURE_SCHEMA
+        if line is not None and learned and self._serving != (reign.event_id, line.epoch, line.sequence):
+            self._use(LoadedModel(version, line.model(), line.epoch, line.sequence), reign.event_id)
+            self.problem = ""
+        served = self._serving[0] == reign.event_id
+        if version != self._tried:
+            self._tried, self._try_at = version, 0.0
+        if (served and self._kept == version) or time.monotonic() < self._try_at:
+            return
         try:
-            self._use(version, self._cache.ensure(version))
+            folder = self._cache.ensure(version)
+            if not served:
+                self._use(LoadedModel(version, _checked(version, RankingModel.load(folder))), reign.event_id)
         except MillraceError as error:
-            self._wait(version, error)
+            self._wait(version, error, served)
         else:
             self._backoff.reset()
             self.problem = ""
-            pointer = self._cache.directory / _POINTER
-            part = pointer.with_suffix(".part")
-            part.write_text(version, encoding="utf-8")
-            part.replace(pointer)
+            self._keep(version)
 
-    def _wait(self, version: str, error: MillraceError) -> None:
-        self.problem = f"version {version}: {error}"
+    def _keep(self, version: str) -> None:
+        """Have the next start begin with this version."""
+        pointer = self._cache.directory / _POINTER
+        part = pointer.with_suffix(".part")
+        part.write_text(version, encoding="utf-8")
+        part.replace(pointer)
+        self._kept = version
+
+    def _wait(self, version: str, error: MillraceError, served: bool) -> None:
+        self.problem = "" if served else f"version {version}: {error}"
         pause_s = self._backoff.next()
+        self._try_at = time.monotonic() + pause_s
         log.warning(
             "the champion cannot be loaded",
             version=version,
@@ -119,17 +162,28 @@ class ChampionFollower:
             serving=self.current.version if self.current else None,
             again_in_s=round(pause_s, 1),
         )
-        self._stop.wait(pause_s)
 
-    def _use(self, version: str, folder: Path) -> None:
-        model = RankingModel.load(folder)
-        if model.feature_schema != FEATURE_SCHEMA:
-            raise UnusableModel(
-                f"version {version} ranks by features {model.feature_schema}; this service computes {FEATURE_SCHEMA}"
-            )
+    def _use(self, model: LoadedModel, reign_id: str) -> None:
         before = self.current
-        if before is not None:
-            metrics.MODEL_VERSION.labels(self.model_name, before.version).set(0)
-        self.current = LoadedModel(version, model)
-        metrics.MODEL_VERSION.labels(self.model_name, version).set(1)
-        log.info("ranking with", model=self.model_name, version=version, before=before.version if before else None)
+        self.current = model
+        self._serving = (reign_id, model.epoch, model.sequence)
+        metrics.MODEL_EPOCH.labels(self.model_name).set(model.epoch)
+        metrics.MODEL_SEQUENCE.labels(self.model_name).set(model.sequence)
+        if before is None or before.version != model.version:
+            if before is not None:
+                metrics.MODEL_VERSION.labels(self.model_name, before.version).set(0)
+            metrics.MODEL_VERSION.labels(self.model_name, model.version).set(1)
+            log.info(
+                "ranking with",
+                model=self.model_name,
+                version=model.version,
+                before=before.version if before else None,
+            )
+
+
+def _checked(version: str, model: RankingModel) -> RankingModel:
+    if model.feature_schema != FEATURE_SCHEMA:
+        raise UnusableModel(
+            f"version {version} ranks by features {model.feature_schema}; this service computes {FEATURE_SCHEMA}"
+        )
+    return model

@@ -37,3 +37,17 @@ IMPRESSIONS_DROPPED = Counter(
     "millrace_recommender_impressions_dropped", "Impressions that did not reach the broker.", ("reason",)
 )
 MODEL_VERSION = Gauge("millrace_recommender_model_version", "1 for the version that ranks.", ("model", "version"))
+MODEL_EPOCH = Gauge(
+    "millrace_recommender_model_epoch", "Epoch of the parameters that rank; 0: as registered.", ("model",)
+)
+MODEL_SEQUENCE = Gauge("millrace_recommender_model_sequence", "Last parameter update that is included.", ("model",))
+MODEL_UPDATES = Counter(
+    "millrace_recommender_model_updates",
+    "Records of model-updates: applied, passed, gap (waits for a snapshot), refused.",
+    ("model", "result"),
+)
+UPDATE_DELAY_SECONDS = Histogram(
+    "millrace_recommender_update_delay_seconds",
+    "Time from the broker's append of parameters to serving with them.",
+    buckets=FINE_BUCKETS_S,
+)

@@ -172,6 +172,8 @@ class RecommenderServer:
                 "grpc": self.address,
                 "items": len(self._mirror.table),
                 "model_version": current.version if current else "",
+                "learner_epoch": current.epoch if current else 0,
+                "learner_sequence": current.sequence if current else 0,
             },
         )
 
