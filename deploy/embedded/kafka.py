@@ -32,6 +32,8 @@ PROPERTIES = {
     "transaction.state.log.replication.factor": "1",
     "transaction.state.log.min.isr": "1",
     "transaction.state.log.num.partitions": "3",
+    # A dead joiner's transaction is aborted a second after its time is over, not ten: readers of outcomes wait for it.
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
     # Groups. A dead worker's partitions move after the session timeout (45 s by default), a new worker gets its
     # share with the next heartbeat (5 s by default); the broker refuses less than its own minima.
     "group.consumer.heartbeat.interval.ms": "500",

@@ -65,6 +65,8 @@ class OnlineLearner:
         self._labels: list[bool] = []
         self._buffered_at: float | None = None
         self._snapshot_at = 0.0
+        # Whether there are updates after the last snapshot.
+        self._unsaved = False
         metrics.BUFFER_MAX.set(self._buffer_size)
 
     @property
@@ -129,6 +131,9 @@ class OnlineLearner:
         asked = self._following.triggers()
         if asked or (self._buffered_at is not None and now - self._buffered_at >= self._interval_s):
             self._learn(asked)
+        elif self._unsaved and now >= self._snapshot_at:
+            # The last updates before a silence: who missed one has to wait for this, and so has who starts.
+            self._updates.write(self._snapshot(now))
 
     def revoke(self, partitions: Sequence[Partition]) -> None:
         """Another process leads: it resumes from the topic."""
@@ -193,7 +198,7 @@ class OnlineLearner:
             reign_id=state.reign_id,
             command_ids=command_ids,
         )
-        self._state = state
+        self._state, self._unsaved = state, True
         records: list[tuple[Topic, str, ModelUpdate]] = [(MODEL_UPDATES, self._model_name, ModelUpdate(update=update))]
         if began >= self._snapshot_at:
             records += self._snapshot(began)
@@ -206,6 +211,7 @@ class OnlineLearner:
 
     def _snapshot(self, now: float) -> list[tuple[Topic, str, ModelUpdate]]:
         self._snapshot_at = now + self._snapshot_interval_s
+        self._unsaved = False
         metrics.SNAPSHOTS.labels(self._model_name).inc()
         made = snapshot_records(self._model_name, self._line, time.time_ns() // 1_000_000)
         return [(MODEL_UPDATES, self._model_name, record) for record in made]
