@@ -15,11 +15,12 @@ from millrace.errors import MillraceError
 # Command -> its help line; the module millrace.cli.<command> holds it as the object `command`. The help lines
 # stand here, so that `millrace --help` imports none of the modules.
 COMMANDS: Mapping[str, str] = {
-    "run": "The whole pipeline with generated shoppers, until Ctrl-C.",
+    "run": "The whole pipeline with simulated shoppers, until Ctrl-C.",
     "stack": "Kafka, Redis and MLflow on this machine: up, down, status.",
     "doctor": "Check everything that Millrace needs and say what to do.",
     "topics": "Make or list the topics.",
     "produce": "Publish events given as JSON lines on standard input.",
+    "simulate": "A made-up shop with people in it, on the real recommender.",
     "replay": "Publish a file or a known data set as events.",
     "recommend": "Ask what a user should see now.",
     "users": "Show a user's features, or forget the user.",
