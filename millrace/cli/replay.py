@@ -18,6 +18,8 @@ from millrace.cli._output import quiet_logs
 from millrace.errors import MillraceError
 
 if TYPE_CHECKING:
+    from millrace.client import EventProducer
+    from millrace.events.asking import Asked, AskingPublisher
     from millrace.events.columns import TimeUnit
     from millrace.events.files import Format
     from millrace.events.progress import Progress
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 BAD_LINES_SHOWN = 20
 """Enough to see a pattern; the rest is counted."""
+ASKED_LINE_S = 5.0
+"""Where no terminal shows it, a line about the answers comes so often."""
 
 
 @click.command()
@@ -45,6 +49,15 @@ BAD_LINES_SHOWN = 20
 @click.option("--speed", default="asap", show_default=True, help="asap, recorded, or N times as fast: 60x.")
 @click.option("--restart", is_flag=True, help="Begin anew instead of going on where the last run ended.")
 @click.option("--strict", is_flag=True, help="Stop at the first bad line.")
+@click.option(
+    "--ask",
+    is_flag=True,
+    help="Ask for recommendations before each click, as of its time, and show hit rate and MRR. The click goes out "
+    "with the request_id of its answer if the clicked item is in it, else without; no views are sent.",
+)
+@click.option(
+    "-k", "--k", default=10, show_default=True, type=click.IntRange(1, 200), help="With --ask: items of an answer."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def command(
     name: str | None,
@@ -57,6 +70,8 @@ def command(
     speed: str,
     restart: bool,
     strict: bool,
+    ask: bool,
+    k: int,
     as_json: bool,
 ) -> None:
     """Publish a file or a known data set as events, at the speed you choose.
@@ -80,7 +95,12 @@ def command(
     if start.rows:
         click.echo(f"going on after row {start.rows} (--restart begins anew)", err=True)
     began = time.monotonic()
-    with EventProducer(kafka) as events, _stop_signals() as stopped, _bar(source, limit, start) as show:
+    with contextlib.ExitStack() as until_exit:
+        events = until_exit.enter_context(EventProducer(kafka))
+        asking = until_exit.enter_context(_asking(events, k)) if ask else None
+        stopped = until_exit.enter_context(_stop_signals())
+        show = until_exit.enter_context(_bar(source, limit, start, asking))
+        publisher = asking or events
         if not start.rows and (items := publish_catalogue(source, events)):
             click.echo(f"published {items} catalogue entries", err=True)
 
@@ -88,9 +108,10 @@ def command(
             file.save(progress)
             show(progress)
 
-        run = Replay(source, events, start, pace=pace, stop=stopped, save=save, report=_report(), strict=strict)
+        run = Replay(source, publisher, start, pace=pace, stop=stopped, save=save, report=_report(), strict=strict)
         end = run.run(limit)
-    _print_outcome(source, start, end, time.monotonic() - began, stopped.is_set(), as_json)
+    asked = asking.asked if asking else None
+    _print_outcome(source, start, end, time.monotonic() - began, stopped.is_set(), asked, as_json)
     if stopped.is_set():
         sys.exit(128 + signal.SIGINT)  # as a shell expects of a command that Ctrl-C ended
 
@@ -138,10 +159,25 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 
 @contextlib.contextmanager
-def _bar(source: Source, limit: int | None, start: Progress) -> Iterator[Callable[[Progress], None]]:
-    """A progress bar on a terminal, nothing elsewhere."""
+def _asking(events: EventProducer, k: int) -> Iterator[AskingPublisher]:
+    from millrace.client import RecommenderClient
+    from millrace.events.asking import AskingPublisher
+    from millrace.settings import settings
+
+    with (
+        RecommenderClient(settings().client.recommender_target) as recommender,
+        AskingPublisher(recommender, events, k) as asking,
+    ):
+        yield asking
+
+
+@contextlib.contextmanager
+def _bar(
+    source: Source, limit: int | None, start: Progress, asking: AskingPublisher | None
+) -> Iterator[Callable[[Progress], None]]:
+    """A progress bar on a terminal; elsewhere nothing, or lines about the answers."""
     if not sys.stderr.isatty():
-        yield lambda _: None
+        yield _asked_lines(asking) if asking else lambda _: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -153,10 +189,36 @@ def _bar(source: Source, limit: int | None, start: Progress) -> Iterator[Callabl
             return Text(f"{task.speed or 0:,.0f} rows/s")
 
     total = min((rows for rows in (source.rows, limit) if rows is not None), default=None)
-    columns = (TextColumn(source.name), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    columns = (
+        *(TextColumn(source.name), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()),
+        TextColumn("{task.fields[asked]}"),
+    )
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(source.name, total=total, completed=start.rows)
-        yield lambda progress: bar.update(task, completed=progress.rows)
+        task = bar.add_task(source.name, total=total, completed=start.rows, asked="")
+        yield lambda progress: bar.update(
+            task, completed=progress.rows, asked=_asked_text(asking.asked) if asking else ""
+        )
+
+
+def _asked_lines(asking: AskingPublisher) -> Callable[[Progress], None]:
+    """Prints a line from time to time."""
+    last = time.monotonic()
+
+    def show(progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= ASKED_LINE_S:
+            last = time.monotonic()
+            click.echo(f"row {progress.rows}: {_asked_text(asking.asked)}", err=True)
+
+    return show
+
+
+def _asked_text(asked: Asked) -> str:
+    if asked.hit_rate is None:
+        return f"no answers, {asked.failed} requests failed"
+    return f"hit rate@{asked.k} {asked.hit_rate:.2%}, MRR@{asked.k} {asked.mrr:.4f}" + (
+        f", {asked.failed} requests failed" if asked.failed else ""
+    )
 
 
 def _report() -> Callable[[BadLine], None]:
@@ -175,7 +237,7 @@ def _report() -> Callable[[BadLine], None]:
 
 
 def _print_outcome(
-    source: Source, start: Progress, end: Progress, seconds: float, stopped: bool, as_json: bool
+    source: Source, start: Progress, end: Progress, seconds: float, stopped: bool, asked: Asked | None, as_json: bool
 ) -> None:
     rows, bad = end.rows - start.rows, end.bad - start.bad
     if as_json:
@@ -189,6 +251,15 @@ def _print_outcome(
             "rows_per_s": round(rows / seconds, 1),
             "stopped": stopped,
         }
+        if asked:
+            outcome["asked"] = {
+                "k": asked.k,
+                "answered": asked.answered,
+                "failed": asked.failed,
+                "hits": asked.hits,
+                "hit_rate": asked.hit_rate,
+                "mrr": asked.mrr,
+            }
         click.echo(json.dumps(outcome))
     elif not rows and not stopped:
         click.echo(f"{source.name}: nothing left, {end.rows} rows are done (--restart begins anew)")
@@ -196,5 +267,6 @@ def _print_outcome(
         click.echo(
             f"{source.name}: rows {start.rows + 1}-{end.rows}: {rows - bad} events published and acknowledged, "
             f"{bad} bad lines, {seconds:.1f} s, {rows / seconds:,.0f} rows/s"
+            + (f"; {_asked_text(asked)} over {asked.answered} answers" if asked else "")
             + ("; stopped: the same command goes on from here" if stopped else "")
         )
