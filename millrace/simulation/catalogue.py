@@ -30,7 +30,7 @@ CATEGORIES: Mapping[str, float] = {
     "sportswear": 40.0,
     "jewellery": 90.0,
 }
-STYLES = ("classic", "slim", "bright", "warm", "long", "soft", "bold", "plain")
+STYLES = ("classic", "bright", "warm", "bold")
 """The dimensions of style; the catalogue names the two that are strongest in an item."""
 QUALITY_SCALE = 0.8
 """Quality is exponential with this mean, so that exp(quality) follows Zipf's law with this exponent. Requests for web

@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     SESSIONS = 5
     SHELVES = 6
     CATEGORIES = 7
+    NEEDS = 8
 
 
 def chance(seed: int, purpose: Purpose, first: int = 0, second: int = 0, third: int = 0) -> np.random.Generator:

@@ -10,7 +10,7 @@ import numpy as np
 from millrace.simulation.catalogue import CATEGORIES, STYLES, Floats
 from millrace.simulation.chance import Purpose, chance
 
-COMMON_SCALE, PERSONAL_SCALE = 0.7, 1.0
+COMMON_SCALE, PERSONAL_SCALE = 0.7, 1.3
 """Standard deviations of the liking for a category: of what all share, and of what each has alone (log-odds)."""
 STYLE_SCALE = 1.0
 """Standard deviation of the liking for an item by its style (log-odds)."""
@@ -36,7 +36,7 @@ class Habits:
         The shopper opened it before.
     """
 
-    need: float = 2.5
+    need: float = 4.0
     quality: float = 0.3
     novelty: float = 0.5
     familiarity: float = 0.5
@@ -113,7 +113,7 @@ class People:
         self._places = self._places[moved]
         self._signs[rng.permutation(len(STYLES))[: len(STYLES) // 2]] *= -1
         self.habits = Habits(
-            need=rng.uniform(1.0, 3.5),
+            need=rng.uniform(2.0, 5.0),
             quality=rng.uniform(0.0, 0.6),
             novelty=rng.uniform(-1.0, 2.0),
             familiarity=rng.uniform(-2.0, 2.0),

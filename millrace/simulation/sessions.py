@@ -39,9 +39,11 @@ PACE_SPREAD = 0.4
 """Spread (of the logarithm) of the time that a step takes."""
 STEP_S = 4.5
 """About what a step takes, to tell how far those are who came before the simulation began."""
-SIMILAR, COMPLEMENT = 0.5, 0.35
+SIMILAR, COMPLEMENT = 0.55, 0.35
 """After a click: more of the same, something that goes with it, else something new."""
-KEEP_LOOKING = 0.7
+RESUMED = 0.5
+"""How often a session begins with what the shopper's last one was about."""
+KEEP_LOOKING = 0.85
 """After a page without a click: the same need, else something new."""
 
 
@@ -103,6 +105,8 @@ def session(world: World, shopper: int, number: int, begin: int = 0) -> Session:
     steps = length(world, shopper, number)
     opened: set[str] = set()
     need: Need | None = None
+    if chance(world.seed, Purpose.NEEDS, shopper, number).random() < RESUMED:
+        need = world.wanted.get(shopper)
     for place in range(begin, steps):
         rng = chance(world.seed, Purpose.SESSIONS, shopper, number, place + 1)
         organic, patience, cart, purchase, turn, category, choice = rng.random(7)
@@ -111,6 +115,7 @@ def session(world: World, shopper: int, number: int, begin: int = 0) -> Session:
         taste = world.people.taste(shopper, world.now_s)
         if need is None:
             need = _new_need(taste, category, style)
+        world.wanted[shopper] = need
         found, request_id = "", ""
         page = None if organic < ORGANIC_SHARE else (yield Ask(place))
         if page is not None and page.item_ids:

@@ -8,6 +8,7 @@ import numpy as np
 
 from millrace.simulation.catalogue import CATEGORIES, Catalogue, Change, Ints
 from millrace.simulation.chance import Purpose, chance
+from millrace.simulation.clicks import Need
 from millrace.simulation.people import People
 from millrace.simulation.shelves import Shelves
 
@@ -29,6 +30,8 @@ class World:
         int64[categories, COMPLEMENTS]: what is looked for after something of a category.
     remembered
         For each shopper who opened something: item -> whether it was bought; the newest last.
+    wanted
+        For each shopper who came: what the last session was about when it ended.
     """
 
     seed: int
@@ -38,6 +41,7 @@ class World:
     shelves: Shelves = field(init=False)
     complements: Ints = field(init=False)
     remembered: dict[int, dict[str, bool]] = field(default_factory=dict)
+    wanted: dict[int, Need] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.shelves = Shelves(self.catalogue)
