@@ -1,4 +1,4 @@
-"""The whole pipeline on this machine: the stack, every process, and generated shoppers."""
+"""The whole pipeline on this machine: the stack, every process, and simulated shoppers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ from millrace.errors import MillraceError
 from millrace.settings import KafkaSettings, Settings, home
 from millrace.stream.admin import apply_topics
 
-# Name of a process (as it calls itself in its metrics) -> its module. Shoppers come last, and so are stopped first.
+# Name of a process (as it calls itself in its metrics) -> its module. Simulated shoppers are added last, and so are
+# stopped first.
 PROCESSES: Mapping[str, str] = {
     "feature_updater": "workers.feature_updater",
+    "outcome_joiner": "workers.outcome_joiner",
+    "online_learner": "workers.online_learner",
     "retrain_orchestrator": "workers.retrain_orchestrator",
     "recommender": "services.recommender",
 }
-SHOPPERS = "shoppers"
+SIMULATE = "simulate"
+ATTRIBUTION_WINDOW_MS = 20_000
+"""What the joiner waits for a click of simulated shoppers: they click within seconds, and what nobody clicked is to be
+learned while one watches. (Of people, half an hour: ``JoinerSettings``.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ def pipeline(settings: Settings, rate: float, say: Say = silent) -> Iterator[Pip
     Parameters
     ----------
     rate
-        Events per second of the generated shoppers; 0: no shoppers.
+        Pages per second that simulated shoppers look at; 0: no shoppers.
 
     Raises
     ------
@@ -93,6 +99,8 @@ def pipeline(settings: Settings, rate: float, say: Say = silent) -> Iterator[Pip
             # A port of their own for each; they say which in home()/run.
             "MILLRACE_METRICS_PORT": "0",
         }
+        if rate and "attribution_window_ms" not in settings.joiner.model_fields_set:
+            environment["MILLRACE_JOINER_ATTRIBUTION_WINDOW_MS"] = str(ATTRIBUTION_WINDOW_MS)
         supervisor = Supervisor(folder)
         # A run that was killed together with its supervisor may have left processes.
         supervisor.stop()
@@ -106,7 +114,7 @@ def pipeline(settings: Settings, rate: float, say: Say = silent) -> Iterator[Pip
 def _programs(folder: Path, rate: float, environment: Mapping[str, str]) -> list[Program]:
     modules = {name: [module] for name, module in PROCESSES.items()}
     if rate:
-        modules[SHOPPERS] = ["millrace.events.shoppers", "--rate", f"{rate:g}"]
+        modules[SIMULATE] = ["millrace", "simulate", "--headless", "--rate", f"{rate:g}"]
     return [
         # The folder that `millrace run` was called in, so that relative paths in .env mean the same to all.
         Program(name, [sys.executable, "-m", *command], Path.cwd(), folder / f"{name}.log", environment)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from deploy.embedded.watch import Snapshot
+    from deploy.embedded.snapshot import Snapshot
 
 COLOURS = {"ready": "green", "starting": "yellow", "dead": "red"}
 
@@ -20,10 +20,11 @@ def screen(snapshot: Snapshot, addresses: Mapping[str, str]) -> RenderableType:
     """Everything at a glance, for a terminal."""
     return Group(
         Text(headline(snapshot), style="bold"),
+        Text(learning(snapshot)),
         Text(),
         _processes(snapshot),
         Text(),
-        _recommendation(snapshot),
+        _shown(snapshot),
         Text(),
         _addresses(addresses),
         Text("\nCtrl-C stops everything", style="dim"),
@@ -31,8 +32,21 @@ def screen(snapshot: Snapshot, addresses: Mapping[str, str]) -> RenderableType:
 
 
 def headline(snapshot: Snapshot) -> str:
-    """The figures in one line."""
+    """The figures of the stream in one line."""
     return f"{snapshot.events_per_s:,.0f} events/s   {snapshot.events:,} events   {_freshness(snapshot)}"
+
+
+def learning(snapshot: Snapshot) -> str:
+    """The figures of learning, and of clicks if shoppers are simulated, in one line."""
+    learning = snapshot.learning
+    model = f"model {learning.model_version}" if learning.model_version else "no model"
+    if learning.sequence:
+        model += f", update {learning.epoch}.{learning.sequence}"
+    parts = [f"{learning.outcomes_per_s:,.0f} outcomes/s", f"{learning.learned:,} learned", model]
+    if (shop := snapshot.shop) is not None:
+        parts.append(f"click-through {_percent(shop.click_through_recent)} (in total {_percent(shop.click_through)})")
+        parts.append(f"conversion {_percent(shop.conversion)}")
+    return "   ".join(parts)
 
 
 def line(snapshot: Snapshot) -> str:
@@ -43,12 +57,13 @@ def line(snapshot: Snapshot) -> str:
         for process in snapshot.processes
         if process.state != "ready"
     ]
-    return f"{headline(snapshot)}   lag {lags or 'unknown'}   {', '.join(troubles) or 'all ready'}"
+    return (
+        f"{headline(snapshot)}   {learning(snapshot)}   lag {lags or 'unknown'}   {', '.join(troubles) or 'all ready'}"
+    )
 
 
 def summary(snapshot: Snapshot, addresses: Mapping[str, str]) -> dict[str, Any]:
     """The last snapshot as plain values, for ``--json``."""
-    answer = snapshot.recommendation
     return {
         "healthy": snapshot.healthy,
         "duration_s": round(snapshot.at_s, 1),
@@ -58,14 +73,9 @@ def summary(snapshot: Snapshot, addresses: Mapping[str, str]) -> dict[str, Any]:
         if snapshot.freshness_ms is None
         else dict(zip(("p50", "p99"), (round(value, 1) for value in snapshot.freshness_ms), strict=True)),
         "processes": [asdict(process) for process in snapshot.processes],
-        "recommendation": None
-        if answer is None
-        else {
-            "user_id": snapshot.user,
-            "items": [asdict(item) for item in answer.items],
-            "model_version": answer.model_version,
-            "fallback": answer.fallback,
-        },
+        "learning": asdict(snapshot.learning) | {"outcomes_per_s": round(snapshot.learning.outcomes_per_s, 1)},
+        "shop": None if snapshot.shop is None else asdict(snapshot.shop),
+        "shown": None if snapshot.shown is None else asdict(snapshot.shown),
         "addresses": dict(addresses),
     }
 
@@ -92,19 +102,23 @@ def _processes(snapshot: Snapshot) -> Table:
     return table
 
 
-def _recommendation(snapshot: Snapshot) -> RenderableType:
-    answer = snapshot.recommendation
+def _shown(snapshot: Snapshot) -> RenderableType:
+    answer = snapshot.shown
     if answer is None:
         return Text("no recommendations yet")
     origin = f"model {answer.model_version}" if answer.model_version else "no model"
     if answer.fallback != "none":
         origin += f", {answer.fallback.replace('_', ' ')}"
-    table = Table(box=None, pad_edge=False, title=f"{snapshot.user} would see now ({origin})", title_justify="left")
+    table = Table(box=None, pad_edge=False)
     for column in ("item", "score", "source"):
         table.add_column(column)
     for item in answer.items:
         table.add_row(Text(item.item_id), f"{item.score:.4f}", ", ".join(item.sources))
-    return table
+    return Group(Text(f"{answer.user_id} was just shown ({origin})", style="italic"), table)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
 
 
 def _addresses(addresses: Mapping[str, str]) -> Table:

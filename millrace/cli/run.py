@@ -1,4 +1,4 @@
-"""``millrace run``: the whole pipeline with generated shoppers."""
+"""``millrace run``: the whole pipeline with simulated shoppers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from millrace.settings import settings
 
 if TYPE_CHECKING:
     from deploy.embedded.pipeline import Pipeline
-    from deploy.embedded.watch import Snapshot, Watch
+    from deploy.embedded.snapshot import Snapshot
+    from deploy.embedded.watch import Watch
 
 INTERVAL_S = 1.0
 # Where no terminal shows it, a line every five seconds.
@@ -29,15 +30,15 @@ SNAPSHOTS_A_LINE = 5
 @click.option(
     "--rate",
     type=click.FloatRange(min=0),
-    default=50.0,
+    default=10.0,
     show_default=True,
-    help="Events per second of the shoppers; 0: none, events come from elsewhere.",
+    help="Pages per second that simulated shoppers look at; 0: no shoppers, events come from elsewhere.",
 )
 @click.option("--duration", type=click.FloatRange(min=1), help="Stop after this many seconds [default: at Ctrl-C].")
 @click.option("--headless", is_flag=True, help="Show nothing while it runs, only the summary at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary at the end as JSON.")
 def command(rate: float, duration: float | None, headless: bool, as_json: bool) -> None:
-    """Start Kafka, Redis, MLflow, every process and generated shoppers, and show what goes on, until Ctrl-C.
+    """Start Kafka, Redis, MLflow, every process and simulated shoppers, and show what goes on, until Ctrl-C.
 
     Exit status 1 if a process is not ready when --duration is over. A stack that was up before stays up.
     """

@@ -1,1 +1,1 @@
-"""Events before they are on the log: their rules, files of them, and generated shoppers."""
+"""Events before they are on the log: their rules and files of them."""

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from prometheus_client.samples import Sample
 
 from deploy.embedded import scrape
-from deploy.embedded.watch import ProcessView, Snapshot
+from deploy.embedded.snapshot import Learning, ProcessView, Shop, Shown, ShownItem, Snapshot
+from deploy.embedded.watch import Meter, ShopGauge, shown
 from millrace.cli import _run_view as view
+from millrace.v1.impression_pb2 import CandidateSource, Fallback, Impression
 
 EMPTY = {0.1: 0.0, 1.0: 0.0, math.inf: 0.0}
 
@@ -77,7 +79,17 @@ def snapshot(**changes: Any) -> Snapshot:
 def test_a_line_names_who_is_not_well() -> None:
     assert view.line(snapshot()) == (
         "51 events/s   500 events   features fresh after 3 ms (p50), 12 ms (p99)   "
+        "0 outcomes/s   0 learned   no model   "
         "lag feature_updater=7   recommender starting ([item-state] is not read yet)"
+    )
+
+
+def test_a_line_shows_learning_and_clicks() -> None:
+    line = view.learning(
+        snapshot(learning=Learning(12.4, 3_456, "2", 3, 17), shop=Shop(100, 0.031, 0.0402, None)),
+    )
+    assert line == (
+        "12 outcomes/s   3,456 learned   model 2, update 3.17   click-through 4.02% (in total 3.10%)   conversion -"
     )
 
 
@@ -86,7 +98,9 @@ def test_the_summary_is_the_last_snapshot() -> None:
     assert summary["healthy"] is False
     assert summary["events_per_s"] == 50
     assert summary["freshness_ms"] == {"p50": 3.2, "p99": 11.7}
-    assert summary["recommendation"] is None
+    assert summary["shown"] is None
+    assert summary["shop"] is None
+    assert summary["learning"]["sequence"] == 0
     assert view.summary(snapshot(freshness_ms=None), {})["freshness_ms"] is None
 
 
@@ -99,6 +113,45 @@ def test_the_screen_shows_text_as_it_is() -> None:
     shown = console.export_text()
     for part in ("51 events/s", "[item-state] is not read yet", "127.0.0.1:1", "starting", "no recommendations yet"):
         assert part in shown
+
+
+def test_what_was_shown_is_what_the_recommender_logged() -> None:
+    impression = Impression(user_id="u", model_version="3", fallback=Fallback.FALLBACK_UNKNOWN_USER)
+    for rank in range(7):
+        impression.slots.add(
+            item_id=f"[i{rank}]", score=0.5, rank=rank, sources=[CandidateSource.CANDIDATE_SOURCE_TRENDING_SHORT]
+        )
+    answer = shown(impression)
+    assert answer.items[0] == ShownItem("[i0]", 0.5, ("trending_short",))
+    assert len(answer.items) == 5
+    assert answer == Shown("u", answer.items, "3", "unknown_user")
+
+    from rich.console import Console
+
+    console = Console(width=150, record=True)
+    console.print(view.screen(snapshot(shown=answer), {}))
+    for part in ("u was just shown (model 3, unknown user)", "[i4]", "0.5000", "trending_short"):
+        assert part in console.export_text(clear=False)
+
+
+def test_a_counter_that_begins_anew_goes_on() -> None:
+    meter = Meter()
+    assert [meter.take(reading) for reading in (5, 7, 2, 2)] == [5, 2, 2, 0]
+    assert meter.total == 9
+
+
+def test_the_shops_figures_in_total_and_lately() -> None:
+    gauge = ShopGauge(recent_s=30)
+
+    def read(at_s: float, slots: float, clicks: float) -> Shop:
+        counts = {"pages": slots / 10, "slots": slots, "clicks": clicks, "sessions": 4, "purchases": 1}
+        return gauge.read(at_s, [Sample(f"millrace_simulation_{n}_total", {"arm": "a"}, v) for n, v in counts.items()])
+
+    assert read(0, 0, 0) == Shop(0, None, None, 0.25)
+    assert read(20, 100, 2) == Shop(10, 0.02, 0.02, 0.25)
+    assert read(49, 200, 12) == Shop(20, 0.06, 0.1, 0.25)
+    assert read(50, 200, 12) == Shop(20, 0.06, 0.1, 0.25)
+    assert read(51, 100, 1).click_through_recent is None, "started again"
 
 
 def test_only_living_processes_of_ours_announce_something(tmp_path: Path) -> None:
