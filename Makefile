@@ -69,6 +69,7 @@ release-contracts: $(READY) contracts ## Move the baseline of the contracts (wit
 bench: $(READY) $(GENERATED) ## Every benchmark, each with the machine's own limit beside it
 	@$(BIN)/millrace bench freshness
 	@$(BIN)/millrace bench workers
+	@$(BIN)/millrace bench learning
 	@$(BIN)/millrace bench recommend
 
 .PHONY: format

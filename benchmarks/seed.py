@@ -67,8 +67,13 @@ def item_states(count: int, seed: int = 1) -> list[ItemState]:
 
 def publish(kafka: KafkaSettings, topic: Topic, records: Iterable[tuple[str, Message]]) -> None:
     """Send keyed messages and wait until the broker has them."""
+    publish_mixed(kafka, ((topic, key, message) for key, message in records))
+
+
+def publish_mixed(kafka: KafkaSettings, records: Iterable[tuple[Topic, str, Message]]) -> None:
+    """The same for records (topic, key, message) of several topics."""
     producer = Producer(producer_config(kafka), logger=logs.kafka_logger())
-    for key, message in records:
+    for topic, key, message in records:
         value, headers = encode(message)
         while True:
             try:
@@ -79,7 +84,7 @@ def publish(kafka: KafkaSettings, topic: Topic, records: Iterable[tuple[str, Mes
                 producer.poll(1.0)
         producer.poll(0)
     if producer.flush(30):
-        raise RuntimeError(f"the broker did not take all records of {topic.name} within 30 s")
+        raise RuntimeError("the broker did not take all records within 30 s")
 
 
 def publish_items(kafka: KafkaSettings, states: Iterable[ItemState]) -> None:

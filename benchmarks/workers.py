@@ -22,7 +22,7 @@ from millrace.features.store import FeatureStore, load_script
 from millrace.settings import DAY_MS, KafkaSettings, RedisSettings, settings
 from millrace.stream import logs
 from millrace.stream.clients import consumer_config
-from millrace.topics import INTERACTIONS
+from millrace.topics import INTERACTIONS, Topic
 from millrace.v1.interaction_pb2 import Interaction, InteractionType
 
 EVENTS = 200_000
@@ -41,7 +41,7 @@ LOOK_S = 0.2
 GIVE_UP_S = 60.0
 REDIS_LIMIT_EVENTS = 50_000
 
-_RECORDS = re.compile(r'^millrace_stream_records_total\{[^}]*topic="interactions"[^}]*\} (\S+)$', re.MULTILINE)
+_RECORDS = re.compile(r"^millrace_stream_records_total\{[^}]*\} (\S+)$", re.MULTILINE)
 
 
 def run(say: Say, bootstrap_servers: str = "", redis_url: str = "") -> list[Row]:
@@ -51,12 +51,12 @@ def run(say: Say, bootstrap_servers: str = "", redis_url: str = "") -> list[Row]
         events = list(shop(EVENTS))
         publish(at.kafka, INTERACTIONS, ((event.user_id, event) for event in events))
         say("the limit of the broker: a bare consumer")
-        consumed = consume_rate(at.kafka)
+        consumed = consume_rate(at.kafka, [INTERACTIONS], EVENTS)
         say("the limit of Redis: guarded counters in pipelined Lua")
         written = redis_rate(at.redis, events[:REDIS_LIMIT_EVENTS])
         say("one feature updater")
         with process("workers.feature_updater", at) as updater:
-            taken = worker_rate(updater)
+            taken = worker_rate(updater, EVENTS)
     limit = min(consumed, written)
     return [
         rate_row("feature_updater.events_per_s", taken, "events/s", limit, EVENTS),
@@ -90,19 +90,19 @@ def shop(count: int, seed: int = 3) -> Iterator[Interaction]:
             sessions[slot] = users[ACTIVE_SESSIONS + number], topics[ACTIVE_SESSIONS + number]
 
 
-def consume_rate(kafka: KafkaSettings) -> float:
-    """Records a second of a consumer that does nothing with them."""
+def consume_rate(kafka: KafkaSettings, topics: Sequence[Topic], records: int) -> float:
+    """Records a second of a consumer that does nothing with them; the topics hold so many."""
     consumer = Consumer(consumer_config(kafka, "bench"), logger=logs.kafka_logger())
-    consumer.assign([TopicPartition(INTERACTIONS.name, number, 0) for number in range(kafka.partitions)])
+    consumer.assign([TopicPartition(topic.name, number, 0) for topic in topics for number in range(kafka.partitions)])
     batch_size = settings().stream.batch_size
     seen = len(consumer.consume(1, GIVE_UP_S))
     began = time.perf_counter()
-    while seen < EVENTS:
+    while seen < records:
         messages = consumer.consume(batch_size, 1.0)
         if not messages:
-            raise RuntimeError(f"the broker had {seen} of {EVENTS} records")
+            raise RuntimeError(f"the broker had {seen} of {records} records")
         seen += len(messages)
-    rate = EVENTS / (time.perf_counter() - began)
+    rate = records / (time.perf_counter() - began)
     consumer.close()
     return rate
 
@@ -126,18 +126,18 @@ def redis_rate(redis: RedisSettings, events: Sequence[Interaction]) -> float:
     return rate
 
 
-def worker_rate(worker: Process) -> float:
-    """Records a second from the first that the worker is seen to have handled to the last."""
+def worker_rate(worker: Process, records: int) -> float:
+    """Records a second from the first that the worker is seen to have handled to the last of so many."""
     give_up = time.perf_counter() + GIVE_UP_S
     first: tuple[float, float] | None = None
     while True:
         now, handled = time.perf_counter(), sum(map(float, _RECORDS.findall(worker.metrics())))
         if first is None and handled:
             first = now, handled
-        if first is not None and handled >= EVENTS:
+        if first is not None and handled >= records:
             return (handled - first[1]) / (now - first[0])
         if now > give_up:
-            raise RuntimeError(f"the worker handled {handled:.0f} of {EVENTS} events in {GIVE_UP_S:.0f} s")
+            raise RuntimeError(f"the worker handled {handled:.0f} of {records} records in {GIVE_UP_S:.0f} s")
         # A worker does not tell when it is through; its counters do.
         time.sleep(LOOK_S)
 

@@ -7,11 +7,12 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import freshness, recommend, workers
+from benchmarks import freshness, learning, recommend, workers
 
 SHORT: dict[ModuleType, dict[str, object]] = {
     freshness: {"WARM_UP_S": 1.0, "PROBING_S": 2.0, "LIMIT_S": 0.5},
     workers: {"EVENTS": 10_000, "REDIS_LIMIT_EVENTS": 2_000},
+    learning: {"ANSWERS": 1_000, "OUTCOMES_MADE": 1_000, "PROBING_S": 2.0},
     recommend: {"STEP_S": 0.3, "LATENCY_S": 0.5, "RATES": (50, 100), "FLOOR_PER_S": 50, "ITEMS": 500, "USERS": 100},
 }
 ROWS = {
@@ -20,6 +21,12 @@ ROWS = {
         "feature_updater.events_per_s",
         "feature_updater.consumer_limit_per_s",
         "feature_updater.redis_limit_per_s",
+    ],
+    learning: [
+        "outcome_joiner.records_per_s",
+        "online_learner.slots_per_s",
+        "online_learner.full_buffer_ms",
+        "learning.outcome_to_serving_ms",
     ],
     recommend: ["recommend.requests_per_s", "recommend.latency_ms", "features.read_ms"],
 }
