@@ -128,12 +128,16 @@ def redis_rate(redis: RedisSettings, events: Sequence[Interaction]) -> float:
 
 def worker_rate(worker: Process, records: int) -> float:
     """Records a second from the first that the worker is seen to have handled to the last of so many."""
-    give_up = time.perf_counter() + GIVE_UP_S
+    nothing_at = time.perf_counter()
+    give_up = nothing_at + GIVE_UP_S
     first: tuple[float, float] | None = None
     while True:
         now, handled = time.perf_counter(), sum(map(float, _RECORDS.findall(worker.metrics())))
-        if first is None and handled:
-            first = now, handled
+        if not handled:
+            nothing_at = now
+        elif first is None:
+            # Where the first look finds everything done, the time since the last that found nothing has to do.
+            first = (now, handled) if handled < records else (nothing_at, 0.0)
         if first is not None and handled >= records:
             return (handled - first[1]) / (now - first[0])
         if now > give_up:
