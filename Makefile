@@ -39,7 +39,7 @@ $(GENERATED): $(PROTO) | $(READY)
 proto: $(READY) $(GENERATED) ## Generate millrace.v1 from proto/ after a change of the contracts
 
 .PHONY: run
-run: $(READY) $(GENERATED) ## The whole pipeline on real parts with generated shoppers, until Ctrl-C
+run: $(READY) $(GENERATED) ## The whole pipeline on real parts with simulated shoppers, until Ctrl-C
 	@$(BIN)/millrace run
 
 .PHONY: test
