@@ -104,6 +104,10 @@ class KafkaOutput:
         """The batch was not handled: forget its dead letters."""
         self._rejected.clear()
 
+    def rewind(self) -> None:
+        """A system is away: what was sent since the last safe position will be sent again."""
+        self.discard()
+
     def recover(self) -> None:
         """Make a producer that has failed anew. Whatever it had not delivered will be sent again."""
         if self._failure:

@@ -285,7 +285,7 @@ class Runtime:
     def _fail(self, error: InfrastructureError) -> None:
         """A system is away: nothing since the last safe position counts; try again later."""
         self._progress.rewind()
-        self._output.discard()
+        self._output.rewind()
         self._consumer.pause([TopicPartition(*partition) for partition in self._active])
         self._waiting |= self._active
         self._active.clear()

@@ -88,9 +88,9 @@ class TransactionalOutput(KafkaOutput):
             raise InfrastructureError("kafka", f"transaction: {error.args[0].str()}") from error
         self.open = False
 
-    def discard(self) -> None:
-        """The batch was not handled: nothing of the open transaction may appear."""
-        super().discard()
+    def rewind(self) -> None:
+        """Nothing of the open transaction may appear: all of it will be done again."""
+        super().rewind()
         self._doomed = True
 
     def recover(self) -> None:
