@@ -22,7 +22,7 @@ import click
 
 from millrace.errors import InfrastructureError, InvalidField, MillraceError
 from millrace.settings import settings
-from millrace.stream.runtime import run_worker
+from millrace.stream.process import run_worker
 from millrace.stream.worker import Assignment, Output, Partition, Record
 from millrace.topics import BY_NAME, ITEM_STATE, Topic
 from millrace.v1.interaction_pb2 import Interaction

@@ -18,20 +18,18 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from millrace.errors import InfrastructureError, MillraceError
-from millrace.settings import KafkaSettings, Settings, StreamSettings
-from millrace.stream import logs
+from millrace.errors import InfrastructureError
+from millrace.settings import KafkaSettings, StreamSettings
 from millrace.stream.admin import topic_ids
 from millrace.stream.assignment import make_consumer, membership, raise_if_fatal
 from millrace.stream.backoff import Backoff
 from millrace.stream.commits import Commits
 from millrace.stream.decoding import Batch, read_batch
 from millrace.stream.handling import handle
-from millrace.stream.http import Readiness, serve_health
+from millrace.stream.http import Readiness
 from millrace.stream.merge import Merge
 from millrace.stream.output import KafkaOutput
 from millrace.stream.progress import Progress
-from millrace.stream.shutdown import Shutdown
 from millrace.stream.status import Snapshot, Status, Watch
 from millrace.stream.telemetry import Telemetry
 from millrace.stream.transactions import TransactionalOutput, TransactionalWorker
@@ -382,32 +380,3 @@ class Runtime:
         return Snapshot(
             self._clock.monotonic(), member.role, member.standing_by, problem, self._watch.look(self._progress.handled)
         )
-
-
-def run_worker(worker: Worker, settings: Settings) -> None:
-    """Run a worker as this process: log, metrics, health, until SIGTERM or SIGINT.
-
-    Exits with status 1 when the process cannot go on; the log says why.
-    """
-    logs.configure(settings.observability, worker.name)
-    drain_timeout_s = settings.stream.drain_timeout_ms / 1_000
-    log.info("starts", topics=[topic.name for topic in worker.topics], brokers=settings.kafka.bootstrap_servers)
-    try:
-        runtime = _make(worker, settings)
-        with (
-            serve_health(settings.observability, worker.name, runtime.readiness),
-            Shutdown(runtime.stop, drain_timeout_s),
-        ):
-            runtime.run()
-    except MillraceError as error:
-        log.error("stops", problem=str(error))
-        raise SystemExit(1) from error
-    log.info("ended")
-
-
-def _make(worker: Worker, settings: Settings) -> Runtime:
-    try:
-        return Runtime(worker, settings.kafka, settings.stream)
-    except KafkaException as error:
-        # No broker was asked yet: librdkafka refuses the settings themselves.
-        raise MillraceError(f"kafka settings: {error.args[0].str()}") from error

@@ -9,7 +9,7 @@ from millrace.features.store import FeatureStore
 from millrace.features.topic_guard import accept_topics
 from millrace.settings import settings
 from millrace.stream.admin import topic_ids
-from millrace.stream.runtime import run_worker
+from millrace.stream.process import run_worker
 from workers.feature_updater.worker import FeatureUpdater
 
 

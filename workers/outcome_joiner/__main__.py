@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from millrace.settings import settings
-from millrace.stream.runtime import run_worker
+from millrace.stream.process import run_worker
 from workers.outcome_joiner.worker import OutcomeJoiner
 
 
