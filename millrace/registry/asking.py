@@ -35,10 +35,11 @@ def promote(model_name: str, version: str, issued_by: str, reason: str) -> Comma
     return command
 
 
-def roll_back(model_name: str, version: str, issued_by: str, reason: str) -> Command:
-    """A command that makes an earlier champion the champion again; empty version: the one before the present."""
+def roll_back(model_name: str, version: str, issued_by: str, reason: str, checkpoint_id: str = "") -> Command:
+    """A command that goes back to an earlier champion (empty version: the one before the present), or a checkpoint."""
     command = _command(issued_by, reason)
     command.roll_back.model_name, command.roll_back.model_version = model_name, version
+    command.roll_back.checkpoint_id = checkpoint_id
     return command
 
 
