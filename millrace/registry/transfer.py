@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from millrace.errors import MillraceError
 from millrace.ranking.model import RankingModel
+from millrace.registry.checkpoint_runs import CheckpointRuns
 from millrace.registry.registry import Registry
 from millrace.settings import settings
 
@@ -35,6 +39,30 @@ def fetch_version(model: str, version: str, into: Path) -> None:
     into.mkdir(parents=True, exist_ok=True)
     Registry(settings().mlflow).download(model, version, into)
     RankingModel.load(into)
+
+
+@main.command()
+@_model
+@click.option("--run", "run_id", required=True, help="Id of the checkpoint's run.")
+@_into
+def fetch_checkpoint(model: str, run_id: str, into: Path) -> None:
+    """Copy the state of a checkpoint from MLflow into a folder."""
+    into.mkdir(parents=True, exist_ok=True)
+    CheckpointRuns(Registry(settings().mlflow), model).fetch(run_id, into)
+
+
+@main.command()
+@_model
+@click.option("--file", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The learner's state.")
+@click.option("--figure", "figures", type=(str, float), multiple=True, help="Name and value of a metric of its run.")
+@click.option("--keep", multiple=True, help="Checkpoint to keep; earlier ones that are not named are deleted.")
+def store_checkpoint(model: str, file: Path, figures: tuple[tuple[str, float], ...], keep: tuple[str, ...]) -> None:
+    """Store a checkpoint in MLflow, and print where it is as JSON."""
+    os.nice(10)  # nobody waits for it
+    runs = CheckpointRuns(Registry(settings().mlflow), model)
+    stored = runs.store(file, dict(figures))
+    runs.prune(stored, keep)
+    click.echo(json.dumps(asdict(stored)))
 
 
 if __name__ == "__main__":
