@@ -17,6 +17,7 @@ from millrace.learning.serving import ServedLines, Taken
 from millrace.ranking.features import FEATURE_SCHEMA
 from millrace.ranking.model import RankingModel, UnusableModel
 from millrace.registry.cache import ModelCache
+from millrace.registry.checkpoints import CheckpointCache
 from millrace.registry.ledger import Ledger
 from millrace.settings import KafkaSettings, StreamSettings
 from millrace.stream.backoff import Backoff
@@ -24,6 +25,7 @@ from millrace.stream.reader import TopicReader
 from millrace.topics import MODEL_EVENTS, MODEL_UPDATES
 from millrace.v1.model_pb2 import ModelEvent, ModelUpdate
 from services.recommender import metrics
+from services.recommender.prefetch import Prefetch
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -62,11 +64,20 @@ class ChampionFollower:
         Why the champion that the topic names is not the one that ranks; empty if it is.
     """
 
-    def __init__(self, model_name: str, cache: ModelCache, kafka: KafkaSettings, stream: StreamSettings) -> None:
+    def __init__(
+        self,
+        model_name: str,
+        cache: ModelCache,
+        checkpoints: CheckpointCache,
+        kafka: KafkaSettings,
+        stream: StreamSettings,
+    ) -> None:
         self.model_name = model_name
         self.current: LoadedModel | None = None
         self.problem = "no champion yet"
         self._cache = cache
+        self._checkpoints = checkpoints
+        self._prefetch = Prefetch(model_name, checkpoints)
         self._kafka = kafka
         self._stream = stream.model_copy(update={"fetch_wait_ms": _FETCH_WAIT_MS})
         self._ledger = Ledger(model_name)
@@ -74,6 +85,7 @@ class ChampionFollower:
         # What ``current`` is: reign (empty: the last champion on disk), epoch, sequence.
         self._serving = ("", 0, 0)
         self._kept = ""
+        self._wanted: list[str] = []
         self._backoff = Backoff(stream.backoff_max_ms / 1000)
         self._tried, self._try_at = "", 0.0
         self._stop = threading.Event()
@@ -84,6 +96,7 @@ class ChampionFollower:
     def close(self) -> None:
         """Stop following; a download under way is left to end with its own time limit."""
         self._stop.set()
+        self._prefetch.close()
         self._thread.join(timeout=1.0)
 
     def _load_last(self) -> None:
@@ -109,6 +122,7 @@ class ChampionFollower:
                         self._take(record.message, record.append_time_ms if reader.caught_up else None)
                 # Until all is read the champion, and its parameters, are those of the past.
                 if reader.caught_up and self._ledger.reign is not None:
+                    self._fetch_ahead(self._ledger.reign)
                     self._adopt(self._ledger.reign)
 
     def _take(self, update: ModelUpdate, append_time_ms: int | None) -> None:
@@ -120,27 +134,65 @@ class ChampionFollower:
         elif taken is Taken.REFUSED:
             log.warning("update refused, waiting for a snapshot", sequence=update.update.sequence)
 
+    def _fetch_ahead(self, reign: ModelEvent) -> None:
+        """Have every checkpoint here that serves or that a rollback can choose."""
+        wanted = [reign] if reign.checkpoint_id else []
+        wanted += reversed(self._ledger.checkpoints.values())
+        ids = [event.checkpoint_id for event in wanted]
+        if ids != self._wanted:
+            self._wanted = ids
+            self._prefetch.want(wanted)
+
     def _adopt(self, reign: ModelEvent) -> None:
-        """Serve the newest parameters of the reign, and keep its version on disk for a start without Kafka."""
-        version, line = reign.model_version, self._lines.of(reign.event_id)
-        learned = line is not None and line.template.feature_schema == FEATURE_SCHEMA
-        if line is not None and learned and self._serving != (reign.event_id, line.epoch, line.sequence):
-            self._use(LoadedModel(version, line.model(), line.epoch, line.sequence), reign.event_id)
+        """Serve the newest parameters of the reign: of its line, else what it begins with."""
+        self._serve_line(reign)
+        if reign.checkpoint_id and not self._serves(reign):
+            self._serve_checkpoint(reign)
+        self._serve_version(reign)
+
+    def _serves(self, reign: ModelEvent) -> bool:
+        return self._serving[0] == reign.event_id
+
+    def _serve_line(self, reign: ModelEvent) -> None:
+        line = self._lines.of(reign.event_id)
+        if line is None or line.template.feature_schema != FEATURE_SCHEMA:
+            return
+        if self._serving != (reign.event_id, line.epoch, line.sequence):
+            self._use(LoadedModel(reign.model_version, line.model(), line.epoch, line.sequence), reign.event_id)
             self.problem = ""
-        served = self._serving[0] == reign.event_id
+
+    def _serve_checkpoint(self, reign: ModelEvent) -> None:
+        if reign.checkpoint_id in self._prefetch.unusable:
+            return  # the version it is, and so it is for the learner
+        state = self._checkpoints.local(reign)
+        if state is None:
+            self.problem = f"checkpoint {reign.checkpoint_id} is not here yet"
+            return
+        try:
+            model = _checked(reign.model_version, state.model)
+        except UnusableModel as error:
+            self._prefetch.give_up(reign.checkpoint_id, str(error))
+            return
+        self._use(LoadedModel(reign.model_version, model, state.epoch, state.sequence), reign.event_id)
+        self.problem = ""
+
+    def _serve_version(self, reign: ModelEvent) -> None:
+        """Serve the version as it was registered if nothing else does, and keep it for a start without Kafka."""
+        version, served = reign.model_version, self._serves(reign)
+        awaited = bool(reign.checkpoint_id) and reign.checkpoint_id not in self._prefetch.unusable
         if version != self._tried:
             self._tried, self._try_at = version, 0.0
-        if (served and self._kept == version) or time.monotonic() < self._try_at:
+        if ((served or awaited) and self._kept == version) or time.monotonic() < self._try_at:
             return
         try:
             folder = self._cache.ensure(version)
-            if not served:
+            if not (served or awaited):
                 self._use(LoadedModel(version, _checked(version, RankingModel.load(folder))), reign.event_id)
+                self.problem = ""
         except MillraceError as error:
             self._wait(version, error, served)
         else:
             self._backoff.reset()
-            self.problem = ""
             self._keep(version)
 
     def _keep(self, version: str) -> None:
@@ -152,7 +204,8 @@ class ChampionFollower:
         self._kept = version
 
     def _wait(self, version: str, error: MillraceError, served: bool) -> None:
-        self.problem = "" if served else f"version {version}: {error}"
+        if not served:
+            self.problem = f"version {version}: {error}"
         pause_s = self._backoff.next()
         self._try_at = time.monotonic() + pause_s
         log.warning(
