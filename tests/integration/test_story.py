@@ -9,17 +9,23 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
-from google.protobuf.message import Message
 
 from benchmarks.seed import promote_first_ranker
-from millrace.settings import MINUTE_MS, KafkaSettings
+from millrace.settings import MINUTE_MS, KafkaSettings, Settings
+from millrace.story import search
+from millrace.story.lessons import Learned
+from millrace.stream.admin import topic_ids
 from millrace.stream.codec import encode
 from millrace.stream.partitioner import partition_of
 from millrace.topics import IMPRESSIONS, INTERACTIONS, MODEL_UPDATES, OUTCOMES, Topic
+from millrace.v1.impression_pb2 import Impression
+from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.model_pb2 import ModelUpdate
 from millrace.v1.outcome_pb2 import Outcome
 from tests.conftest import StartProcess
 from tests.integration.test_cli_edges import run
+from tests.learning_support import PublishedLine
+from tests.learning_support import outcomes as outcomes_of_a_world
 from tests.outcome_support import act, impression
 from tests.stream_support import Place, interaction, read_all, send
 
@@ -38,8 +44,8 @@ def env(topics_applied: KafkaSettings, kafka_env: Mapping[str, str], millrace_ho
     }
 
 
-def put(kafka: KafkaSettings, topic: Topic, messages: Iterable[Message]) -> list[Place]:
-    return send(kafka, topic, [(getattr(message, "user_id"), *encode(message)) for message in messages])  # noqa: B009
+def put(kafka: KafkaSettings, topic: Topic, messages: Iterable[Impression | Interaction | Outcome]) -> list[Place]:
+    return send(kafka, topic, [(message.user_id, *encode(message)) for message in messages])
 
 
 def test_an_answer_from_the_click_to_the_parameters(
@@ -111,6 +117,41 @@ def test_what_is_not_there_says_what_was_searched(env: Mapping[str, str]) -> Non
     assert "Traceback" not in said
     one = run("story", "nowhere", "--user", "anna", env=env).stderr.decode()
     assert f"in partition {partition_of('anna', 3)}, that of user 'anna'" in one
+
+
+def test_what_is_not_in_the_newest_records_is_found_further_back(
+    topics_applied: KafkaSettings, env: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer older than the first look, and an outcome whose update comes long after the last snapshot."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(search, "LOOKS_BACK_MS", (0, None))
+    monkeypatch.setattr(search, "LESSON_LEAD_MS", 0)
+    kafka, at_ms = topics_applied, time.time_ns() // 1_000_000
+    put(kafka, IMPRESSIONS, [impression("an old one", "olga", ["a"], at_ms)])
+    before, ours = outcomes_of_a_world(2)
+    before.user_id = ours.user_id = "olga"
+    ours.request_id = "an old one"
+    [(_, partition, offset)] = put(kafka, OUTCOMES, [before])
+    topic_id = topic_ids(kafka, [OUTCOMES.name])[OUTCOMES.name]
+    line = PublishedLine([*[before] * (offset + 1), ours], topic_id, at_ms, partition=partition)
+    send(kafka, MODEL_UPDATES, [("ranker", *encode(record)) for record in (line.learn(offset + 1), line.snapshot())])
+    [(_, _, ours_at)] = put(kafka, OUTCOMES, [ours])
+    assert ours_at == offset + 1
+    weights = line.vector
+    send(kafka, MODEL_UPDATES, [("ranker", *encode(line.learn(1)))])
+
+    topics_read: list[str] = []
+    found = search.StorySearch(Settings(), lambda topic, *_: topics_read.append(topic)).find(
+        "an old one", None, time.time_ns() // 1_000_000 + 1
+    )
+    assert found.answer.message.user_id == "olga"
+    [lesson] = found.lessons
+    assert (lesson.what, lesson.slots) == (Learned.LEARNED, 5)
+    assert lesson.moves
+    assert {move.before for move in lesson.moves} <= set(weights.tolist())
+    # The first look began after the snapshot.
+    assert topics_read.count(MODEL_UPDATES.name) >= 2
 
 
 def test_records_of_a_user_are_where_they_are_looked_for(topics_applied: KafkaSettings) -> None:

@@ -4,63 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 
-from millrace.learning.examples import read_examples
-from millrace.learning.learner import OnlineRanker
-from millrace.learning.parameters import changed, to_vector
-from millrace.learning.state import LearnerState, fresh
-from millrace.learning.updates import snapshot_records
-from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
-from millrace.ranking.model import first_ranker
+from millrace.ranking.features import FEATURE_NAMES
 from millrace.story.entry import Entry
 from millrace.story.lessons import Learned, Lesson, Lessons
-from millrace.v1.common_pb2 import Position
-from millrace.v1.model_pb2 import ModelUpdate, ParameterUpdate
+from millrace.v1.model_pb2 import ModelUpdate
 from millrace.v1.outcome_pb2 import Label, Outcome
-from tests.learning_support import D, outcomes
+from tests.learning_support import PublishedLine, outcomes
 
 TOPIC_ID = "topic"
 APPENDED_MS = 1_000
-
-
-class Learner:
-    """What a learner publishes that learns outcomes of partition 0, so many at a time."""
-
-    def __init__(self, made: Sequence[Outcome], epoch: int = 1, first: int = 0) -> None:
-        self._made = made
-        self._ranker = OnlineRanker(fresh(first_ranker(), "1", "reign", epoch))
-        self._next = first
-        self._state = self._ranker.state(0, {0: first}, TOPIC_ID)
-
-    def snapshot(self) -> ModelUpdate:
-        [record] = snapshot_records("ranker", self._state, 1)
-        return record
-
-    def learn(self, count: int) -> ModelUpdate:
-        before: LearnerState = self._state
-        for outcome in self._made[self._next : self._next + count]:
-            self._ranker.learn(*read_examples(outcome, FEATURE_SCHEMA, D))
-        self._next += count
-        self._state = self._ranker.state(before.sequence + 1, {0: self._next}, TOPIC_ID)
-        return ModelUpdate(
-            update=ParameterUpdate(
-                model_name="ranker",
-                model_version="1",
-                reign_id="reign",
-                epoch=before.epoch,
-                sequence=self._state.sequence,
-                parameters=changed(to_vector(before.model), to_vector(self._state.model)),
-                learned=[Position(topic="outcomes", topic_id=TOPIC_ID, partition=0, offset=self._next - 1)],
-                examples=self._state.examples,
-                created_at_ms=APPENDED_MS + 120,
-            )
-        )
-
-    @property
-    def vector(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        return to_vector(self._state.model)
 
 
 @pytest.fixture
@@ -81,7 +35,7 @@ def told(found: Lessons, records: Sequence[ModelUpdate]) -> list[Lesson]:
 
 
 def test_the_first_update_that_includes_it_and_what_it_moved(made: list[Outcome]) -> None:
-    learner = Learner(made)
+    learner = PublishedLine(made, TOPIC_ID, APPENDED_MS + 120)
     records = [learner.snapshot(), learner.learn(3)]
     before = learner.vector
     records.append(learner.learn(2))
@@ -106,7 +60,7 @@ def test_the_first_update_that_includes_it_and_what_it_moved(made: list[Outcome]
 
 
 def test_two_outcomes_may_be_learned_at_once_or_one_after_the_other(made: list[Outcome]) -> None:
-    learner = Learner(made)
+    learner = PublishedLine(made, TOPIC_ID, APPENDED_MS + 120)
     records = [learner.snapshot(), learner.learn(3), learner.learn(3)]
     at_once, later = told(lessons(made, 0, 2), records), told(lessons(made, 0, 4), records)
     assert [one.update and one.update.sequence for one in at_once] == [1, 1]
@@ -116,14 +70,14 @@ def test_two_outcomes_may_be_learned_at_once_or_one_after_the_other(made: list[O
 def test_without_a_learner_nobody_learned_it(made: list[Outcome]) -> None:
     found = lessons(made, 3)
     assert [one.what for one in told(found, [])] == [Learned.NOT_YET]
-    learner = Learner(made)
+    learner = PublishedLine(made, TOPIC_ID, APPENDED_MS + 120)
     assert [one.what for one in told(found, [learner.snapshot(), learner.learn(3)])] == [Learned.NOT_YET]
     assert not found.complete
     assert not found.blind
 
 
 def test_other_models_partitions_and_topics_say_nothing(made: list[Outcome]) -> None:
-    learner = Learner(made)
+    learner = PublishedLine(made, TOPIC_ID, APPENDED_MS + 120)
     records = [learner.snapshot(), learner.learn(5), learner.snapshot()]
     assert told(lessons(made, 3, partition=1), records)[0].what is Learned.NOT_YET
     assert told(lessons(made, 3, topic_id="made anew"), records)[0].what is Learned.NOT_YET
@@ -133,7 +87,7 @@ def test_other_models_partitions_and_topics_say_nothing(made: list[Outcome]) -> 
 
 
 def test_after_a_gap_the_values_before_come_from_the_next_snapshot(made: list[Outcome]) -> None:
-    learner = Learner(made)
+    learner = PublishedLine(made, TOPIC_ID, APPENDED_MS + 120)
     first, lost = learner.snapshot(), learner.learn(1)
     in_gap, mending, after_it = learner.learn(1), learner.snapshot(), learner.learn(1)
     del lost
@@ -148,7 +102,7 @@ def test_after_a_gap_the_values_before_come_from_the_next_snapshot(made: list[Ou
 
 @pytest.mark.parametrize("first", ["update", "snapshot"])
 def test_what_the_topic_keeps_no_more_was_learned_earlier(made: list[Outcome], first: str) -> None:
-    learner = Learner(made)
+    learner = PublishedLine(made, TOPIC_ID, APPENDED_MS + 120)
     learner.snapshot()
     update = learner.learn(5)
     found = lessons(made, 3)
@@ -159,9 +113,9 @@ def test_what_the_topic_keeps_no_more_was_learned_earlier(made: list[Outcome], f
 
 
 def test_a_learner_that_learns_it_again_changes_nothing(made: list[Outcome]) -> None:
-    killed = Learner(made)
+    killed = PublishedLine(made, TOPIC_ID, APPENDED_MS + 120)
     records = [killed.snapshot(), killed.learn(5)]
-    second = Learner(made, epoch=2)
+    second = PublishedLine(made, TOPIC_ID, APPENDED_MS + 120, epoch=2)
     [lesson] = told(lessons(made, 3), [*records, second.snapshot(), second.learn(4)])
     assert lesson.update is not None
     assert lesson.update.epoch == 1
@@ -170,7 +124,7 @@ def test_a_learner_that_learns_it_again_changes_nothing(made: list[Outcome]) -> 
 def test_unseen_slots_teach_nothing_and_what_the_learner_refuses_neither(made: list[Outcome]) -> None:
     for decided in made[1].slots:
         decided.label = Label.LABEL_UNSEEN
-    learner = Learner(made)
+    learner = PublishedLine(made, TOPIC_ID, APPENDED_MS + 120)
     records = [learner.snapshot(), learner.learn(3)]
     made[2].impression.feature_schema = "v0-old"
     unseen, refused = told(lessons(made, 1, 2), records)
