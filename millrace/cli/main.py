@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "simulate": "A made-up shop with people in it, on the real recommender.",
     "replay": "Publish a file or a known data set as events.",
     "recommend": "Ask what a user should see now.",
+    "story": "Tell what became of one answer: clicks, outcomes, parameters.",
     "users": "Show a user's features, or forget the user.",
     "items": "Show an item's features.",
     "models": "List, promote or roll back model versions.",
