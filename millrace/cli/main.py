@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "items": "Show an item's features.",
     "models": "List, promote or roll back model versions.",
     "config": "Show every setting, its value and where it came from.",
-    "bench": "Measure this machine: freshness, workers, recommend.",
+    "bench": "Measure this machine: freshness, workers, learning, rollbacks, recommend.",
 }
 
 

@@ -1,55 +1,66 @@
-"""Brings checkpoints to this machine's disk before anybody asks for one: a rollback must not wait for MLflow."""
+"""Brings versions and checkpoints to this machine's disk in a thread of its own: serving does not wait for MLflow."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from millrace.errors import InfrastructureError, MillraceError
-from millrace.registry.checkpoints import CheckpointCache
 from millrace.stream.backoff import Backoff
-from millrace.v1.model_pb2 import ModelEvent
-from services.recommender import metrics
 
 log = structlog.stdlib.get_logger(__name__)
 
 # A try takes seconds of a process that imports MLflow.
-_BACKOFF_MAX_S = 60.0
+_BACKOFF_MAX_S = 15.0
+
+Fetch = Callable[[], object]
+"""Returns when it is on disk; raises what ``ModelCache.ensure`` and ``CheckpointCache.load`` do."""
 
 
 class Prefetch:
-    """Fetches in a thread of its own, the newest first, until all that are wanted are here.
+    """Fetches what is wanted, one after the other, until all of it is here.
 
     Attributes
     ----------
+    here
+        What is on disk, by name.
+    problems
+        Why something is not here yet, by name.
     unusable
-        Ids of checkpoints that nobody can serve: damaged wherever they are, or of other features.
+        What nobody can serve: damaged wherever it is, or of other features.
     """
 
-    def __init__(self, model_name: str, cache: CheckpointCache) -> None:
+    def __init__(self) -> None:
+        self.here: set[str] = set()
+        self.problems: dict[str, str] = {}
         self.unusable: set[str] = set()
-        self._model_name = model_name
-        self._cache = cache
-        self._wanted: dict[str, ModelEvent] = {}
-        self._here: set[str] = set()
+        self._wanted: Mapping[str, Fetch] = {}
         self._changed = threading.Condition()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
         self._thread.start()
 
-    def want(self, checkpoints: Iterable[ModelEvent]) -> None:
-        """These, the most urgent first, and no others."""
+    def want(self, wanted: Mapping[str, Fetch]) -> None:
+        """These by name, the most urgent first, and no others."""
         with self._changed:
-            self._wanted = {event.checkpoint_id: event for event in checkpoints}
-            self._here &= self._wanted.keys()
+            if list(wanted) != list(self._wanted):
+                self._wanted = wanted
+                self.here &= wanted.keys()
+                self._changed.notify()
+
+    def again(self, name: str) -> None:
+        """It is not here, or no more: somebody removed it, or it was damaged on disk."""
+        with self._changed:
+            self.here.discard(name)
             self._changed.notify()
 
-    def give_up(self, checkpoint_id: str, problem: str) -> None:
+    def give_up(self, name: str, problem: str) -> None:
         """It is no use to have it."""
-        self.unusable.add(checkpoint_id)
-        log.error("checkpoint cannot be used", checkpoint=checkpoint_id, problem=problem)
+        self.problems[name] = problem
+        self.unusable.add(name)
+        log.error("cannot be used", what=name, problem=problem)
 
     def close(self) -> None:
         """Stop; a download under way ends with the process."""
@@ -60,27 +71,29 @@ class Prefetch:
 
     def _run(self) -> None:
         backoff = Backoff(_BACKOFF_MAX_S)
-        while (event := self._next()) is not None:
+        while (found := self._next()) is not None:
+            name, fetch = found
             try:
-                self._cache.load(event)
+                fetch()
             except InfrastructureError as error:
+                self.problems[name] = str(error)
                 pause_s = backoff.next()
-                log.warning("checkpoint not here yet", problem=str(error), again_in_s=round(pause_s, 1))
+                log.warning("not here yet", what=name, problem=str(error), again_in_s=round(pause_s, 1))
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopped, pause_s)
             except MillraceError as error:
-                self.give_up(event.checkpoint_id, str(error))
+                self.give_up(name, str(error))
             else:
                 backoff.reset()
-                self._here.add(event.checkpoint_id)
-                metrics.CHECKPOINTS.labels(self._model_name).set(len(self._here))
+                self.problems.pop(name, None)
+                self.here.add(name)
 
-    def _next(self) -> ModelEvent | None:
+    def _next(self) -> tuple[str, Fetch] | None:
         """The first that is wanted and not here, once there is one; None at the end."""
         with self._changed:
             while not self._stopped:
-                for name, event in self._wanted.items():
-                    if name not in self._here and name not in self.unusable:
-                        return event
+                for name, fetch in self._wanted.items():
+                    if name not in self.here and name not in self.unusable:
+                        return name, fetch
                 self._changed.wait()
         return None

@@ -7,12 +7,13 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import freshness, learning, recommend, workers
+from benchmarks import freshness, learning, recommend, rollback, workers
 
 SHORT: dict[ModuleType, dict[str, object]] = {
     freshness: {"WARM_UP_S": 1.0, "PROBING_S": 2.0, "LIMIT_S": 0.5},
     workers: {"EVENTS": 10_000, "REDIS_LIMIT_EVENTS": 2_000},
     learning: {"ANSWERS": 1_000, "OUTCOMES_MADE": 1_000, "PROBING_S": 2.0},
+    rollback: {"ROLLBACKS": 4, "ITEMS": 200},
     recommend: {"STEP_S": 0.3, "LATENCY_S": 0.5, "RATES": (50, 100), "FLOOR_PER_S": 50, "ITEMS": 500, "USERS": 100},
 }
 ROWS = {
@@ -28,6 +29,7 @@ ROWS = {
         "online_learner.full_buffer_ms",
         "learning.outcome_to_serving_ms",
     ],
+    rollback: ["learning.rollback_to_serving_ms"],
     recommend: ["recommend.requests_per_s", "recommend.latency_ms", "features.read_ms"],
 }
 

@@ -194,7 +194,8 @@ def test_a_rollback_to_a_checkpoint_is_served_and_learned_from(
         stored(mlflow, good).write_bytes(content[: len(content) // 2])
         shutil.rmtree(millrace_home / "models" / line.model / "checkpoints")
         assert cli("rollback", "--checkpoint", good.checkpoint_id).returncode == 0
-        wait_for(lambda: place(service)[0] == 4, "the line that goes on from the version")
+        # Both find out by fetching it: two processes that import MLflow, one after the other.
+        wait_for(lambda: place(service)[0] == 4, "the line that goes on from the version", timeout_s=60)
         assert begins_with(line, fresh(first_ranker(), "1", "", 0))
         assert "is damaged" in learner.output()
 
