@@ -79,6 +79,8 @@ def test_what_is_wrong_is_set_aside_and_the_rest_is_learned_once(
 
     good = impression("good", USER, ["a", "b", "c"], at_ms)
     ignored = impression("ignored", USER, ["x", "y", "z"], at_ms, viewport=2)
+    # Not wrong: what another model showed by the same features teaches as well.
+    ignored.model_name = "challenger"
     foreign = impression("foreign", USER, ["a", "b"], at_ms)
     foreign.feature_schema = "v0-unknown"
     broken = impression("broken", USER, ["a", "b"], at_ms)
