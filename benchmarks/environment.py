@@ -113,7 +113,8 @@ class Process:
 def process(module: str, at: Servers, **variables: str) -> Iterator[Process]:
     """``python -m MODULE`` against the servers, once it has announced its addresses; it ends with the block."""
     name = module.rpartition(".")[2]
-    log = at.home / f"{name}.log"
+    # One module may run several times.
+    log = at.home / f"{name}-{len(list(at.home.glob('*.log')))}.log"
     with log.open("wb") as output:
         popen = subprocess.Popen(
             [sys.executable, "-m", module],

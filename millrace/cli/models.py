@@ -32,12 +32,12 @@ _CHECKPOINT_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
 )
 
 _SECONDS = click.FloatRange(min=0.1)
-_model = click.option("--model", help="Registered model [default: the orchestrator's].")
+_model = click.option("--model", help="Registered model [default: the one of the settings].")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def _asking(function: Callable[..., None]) -> Callable[..., None]:
-    """Options of the commands that ask the orchestrator."""
+    """Options of the commands that ask the orchestrator or the learner."""
     for option in (
         _model,
         click.option("--reason", default="", help="Why, for people and the audit."),
@@ -123,6 +123,33 @@ def checkpoints(model: str | None, as_json: bool) -> None:
         click.echo(json.dumps(content, indent=2))
     else:
         _print_checkpoints(ledger, newest_first)
+
+
+@command.command()
+@_asking
+def learn(model: str | None, reason: str, wait: bool, timeout: float, as_json: bool) -> None:
+    """Have the learner learn what is in its buffer now."""
+    from millrace.learning.asking import ask_update
+    from millrace.registry import asking
+
+    values = settings()
+    name = model or values.learner.model_name
+    request = asking.trigger_update(name, getpass.getuser(), reason)
+    answer: dict[str, object] = {"command_id": request.command_id, "settled": wait}
+    if wait:
+        update = ask_update(values.kafka, values.stream, name, request, timeout)
+        answer |= {
+            "version": update.model_version,
+            "epoch": update.epoch,
+            "sequence": update.sequence,
+            "examples": update.examples,
+            "at_ms": update.created_at_ms,
+        }
+        said = f"model {name!r} has learned what was in its buffer (epoch {update.epoch}, update {update.sequence})"
+    else:
+        asking.send(values.kafka, name, request, timeout)
+        said = f"sent as {request.command_id}"
+    click.echo(json.dumps(answer, indent=2) if as_json else said)
 
 
 def _ask(name: str, request: Command, wait: bool, timeout_s: float, as_json: bool) -> None:
