@@ -228,7 +228,10 @@ class LearnerSettings(_Group):
     model_config = SettingsConfigDict(env_prefix="ONLINE_LEARNING_", extra="ignore", frozen=True)
 
     model_name: str = Field("ranker", description="Registered model whose champion learns.")
-    buffer_size: Positive = Field(1_000, description="Slots that are learned at once; a full buffer is not waited for.")
+    # 100,000 slots of our features take 70 MB.
+    buffer_size: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        1_000, description="Slots that are learned at once; a full buffer is not waited for."
+    )
     interval_ms: Positive = Field(200, description="Longest time that a slot waits in the buffer, milliseconds.")
     snapshot_interval_ms: Positive = Field(5_000, description="Time between two snapshots on model-updates.")
     checkpoint_interval_ms: Positive = Field(

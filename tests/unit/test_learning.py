@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millrace.errors import InvalidField
+from millrace.errors import InvalidField, MillraceError
 from millrace.learning.examples import FEATURE_MAX, read_examples
 from millrace.learning.learner import OnlineRanker
 from millrace.learning.parameters import apply, changed, from_vector, to_vector, vector_size
@@ -20,6 +21,7 @@ from millrace.learning.state import LearnerState, fresh
 from millrace.learning.updates import CHUNK_BYTES, Lines, SnapshotAssembler, snapshot_records
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
 from millrace.ranking.model import UnusableModel, first_ranker
+from millrace.settings import LearnerSettings
 from millrace.v1.common_pb2 import SparseValues
 from millrace.v1.model_pb2 import ModelUpdate, ParameterUpdate
 from millrace.v1.outcome_pb2 import Outcome
@@ -203,3 +205,19 @@ def test_lines_know_the_newest_state_of_each_reign_and_the_highest_epoch() -> No
     lines.apply(ModelUpdate(update=ParameterUpdate(model_name="other", epoch=9)))
     assert {reign: state.epoch for reign, state in lines.newest.items()} == {"a": 1, "b": 3}
     assert lines.epoch == 4
+
+
+def test_the_largest_buffer_and_a_checkpoint_stay_within_their_bounds() -> None:
+    largest = 100_000
+    with pytest.raises(MillraceError, match=r"ONLINE_LEARNING_BUFFER_SIZE: .* less than or equal to 100000"):
+        LearnerSettings(buffer_size=largest + 1)
+    (outcome,) = outcomes(1)
+    tracemalloc.start()
+    rows: list[Sequence[float]] = []
+    while len(rows) < largest / 50:
+        rows += read_examples(outcome, FEATURE_SCHEMA, D)[0]
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held * 50 < 100e6
+    # As many parameters as the schema has room for, and as much again for the optimizer: no more as learning goes on.
+    assert len(fresh(first_ranker(), "1", "a reign", 1).to_bytes()) < 500e6
