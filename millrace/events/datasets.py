@@ -81,7 +81,7 @@ def _ml_latest_small(paths: Sequence[Path]) -> Iterator[NumberedRow]:
     return _by_time(read_rows(paths[0], "csv"), "timestamp")
 
 
-def _serenade_toy(paths: Sequence[Path]) -> Iterator[NumberedRow]:
+def _by_time_tsv(paths: Sequence[Path]) -> Iterator[NumberedRow]:
     return _by_time(chain.from_iterable(read_rows(path, "tsv") for path in paths), "Time")
 
 
@@ -96,6 +96,24 @@ def _by_time(rows: Iterator[NumberedRow], column: str) -> Iterator[NumberedRow]:
             return 0.0  # comes first, and is reported like any other bad row
 
     yield from sorted(rows, key=time)
+
+
+# The first period's Monday, of the year that the sessions are from.
+_DIGINETICA_FROM_S = int(datetime(2016, 1, 4, tzinfo=UTC).timestamp())
+_WEEK_S = 7 * 24 * 3600
+
+
+def _diginetica(paths: Sequence[Path]) -> Iterator[NumberedRow]:
+    """Lines "session item" in order, a file a week, without times: a week's rows are spread evenly over it."""
+    for week, path in enumerate(paths):
+        rows = list(read_rows(path, "tsv", header=("line",)))
+        for place, (number, row) in enumerate(rows):
+            if isinstance(row, InvalidField):
+                yield number, row
+                continue
+            session, _, item = str(row["line"]).partition(" ")
+            time = _DIGINETICA_FROM_S + week * _WEEK_S + place * _WEEK_S / len(rows)
+            yield number, {"session": f"{week}-{session}", "item": item, "time": time}
 
 
 def _ml_100k_items(paths: Sequence[Path]) -> Iterator[Item]:
@@ -179,6 +197,20 @@ DATASETS: Mapping[str, Dataset] = {
         "the repository bolcom/serenade (Apache-2.0)",
         116_285,
         Columns("SessionId", "ItemId", "Time", session="SessionId", time_unit="s"),
-        _serenade_toy,
+        _by_time_tsv,
+    ),
+    "yoochoose-sample": Dataset(
+        ("yoochoose-sample/clicks_100k_train_full.tsv.gz", "yoochoose-sample/clicks_100k_test.tsv.gz"),
+        "the RecSys 2015 challenge (YOOCHOOSE; no licence stated)",
+        83_846,
+        Columns("SessionId", "ItemId", "Time", session="SessionId", time_unit="s"),
+        _by_time_tsv,
+    ),
+    "diginetica": Dataset(
+        tuple(f"diginetica/period_{period:02}.txt.gz" for period in range(17)),
+        "the repository of ADER (DIGINETICA of the CIKM 2016 challenge; no licence stated)",
+        993_483,
+        Columns("session", "item", "time", session="session", time_unit="s"),
+        _diginetica,
     ),
 }
