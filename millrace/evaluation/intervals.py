@@ -15,8 +15,10 @@ BLOCKS_MAX = 200
 DRAWS = 2_000
 
 
-def block_bootstrap(values: Floats, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
-    """Interval of the mean of values in the order of time, float64[n].
+def block_bootstrap(
+    values: Floats, weights: Floats | None = None, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of the (weighted) mean of values in the order of time, float64[n].
 
     Blocks of n / 200 neighbouring values, at least 10, are drawn with replacement. With fewer than two blocks the
     interval is (nan, nan).
@@ -25,8 +27,9 @@ def block_bootstrap(values: Floats, seed: int = 0, level: float = 0.95) -> tuple
     if blocks < 2:
         return np.nan, np.nan
     edges = np.linspace(0, len(values), blocks, endpoint=False).astype(np.intp)
-    sums = np.add.reduceat(values, edges)
-    sizes = np.diff(np.append(edges, len(values)))
+    if weights is None:
+        weights = np.ones(len(values))
+    sums, sizes = np.add.reduceat(values * weights, edges), np.add.reduceat(weights, edges)
     drawn = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=DRAWS)
     means = (drawn @ sums) / (drawn @ sizes)
     low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))

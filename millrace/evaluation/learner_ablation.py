@@ -18,12 +18,12 @@ from millrace.evaluation.intervals import block_bootstrap
 from millrace.evaluation.learners import Fixed, Learner, Listwise, Pairwise, Platt, Pointwise
 from millrace.evaluation.questions import MISS, Question, Questioner
 from millrace.evaluation.sessions import Sessions
+from millrace.evaluation.stream import Event
 from millrace.features.user_state import ENGAGEMENT_TYPES
 from millrace.ranking.candidates import own_scores
 from millrace.ranking.features import FloatMatrix, Floats
 from millrace.ranking.model import first_ranker
 from millrace.settings import Settings
-from millrace.v1.interaction_pb2 import Interaction
 
 K = 20
 REFERENCE = "pointwise"
@@ -33,13 +33,16 @@ RATE = 0.05
 """Of AdaGrad, as in production."""
 
 # What a contender learns from.
-SAMPLED, SERVED, SHOWN, ALL = "sampled", "served", "shown", "all"
+SAMPLED, THIRTY, SERVED, SHOWN, ALL = "sampled", "thirty", "served", "shown", "all"
 
 CONTENDERS: Mapping[str, tuple[Callable[[], Learner], str]] = {
     "first ranker, fixed": (lambda: Fixed(first_ranker()), SAMPLED),
     REFERENCE: (lambda: Pointwise(first_ranker()), SAMPLED),
     "pairwise": (lambda: Pairwise(first_ranker(), RATE), SAMPLED),
     "listwise": (lambda: Listwise(first_ranker(), RATE), SAMPLED),
+    "pointwise, thirty": (lambda: Pointwise(first_ranker()), THIRTY),
+    "pairwise, thirty": (lambda: Pairwise(first_ranker(), RATE), THIRTY),
+    "listwise, thirty": (lambda: Listwise(first_ranker(), RATE), THIRTY),
     "pointwise, served": (lambda: Pointwise(first_ranker()), SERVED),
     "pairwise, served": (lambda: Pairwise(first_ranker(), RATE), SERVED),
     "listwise, served": (lambda: Listwise(first_ranker(), RATE), SERVED),
@@ -49,7 +52,9 @@ CONTENDERS: Mapping[str, tuple[Callable[[], Learner], str]] = {
 """Name -> how it begins, and what it learns from.
 
 sampled
-    The clicked item and candidates drawn at random: the joiner's organic example.
+    The clicked item and four candidates drawn at random: the joiner's organic example.
+thirty
+    The same with thirty.
 served
     As a shop learns that shows the first ten: clicked there, the item and those above it; else the ten as negatives
     (of use to pointwise learning only), and an organic example.
@@ -96,8 +101,8 @@ class _Contender:
         self._raw = {kind: Calibration() for kind in self._platt}
         self._calibrated = {kind: Calibration() for kind in self._platt}
 
-    def take(self, question: Question, example: FloatMatrix | None) -> None:
-        """Answer, be judged, and learn."""
+    def take(self, question: Question, example: FloatMatrix | None, larger: FloatMatrix | None) -> None:
+        """Answer, be judged, and learn from the example, or from the larger one."""
         features, hit = question.features, question.candidates.rows == question.target
         scores = self._learner.scores(features)
         self.ranks.append(question.rank(scores))
@@ -113,6 +118,8 @@ class _Contender:
                 example = features[shown[: clicked[0] + 1]][::-1]
             else:
                 self._learner.reject(features[shown])
+        elif self._learns_from == THIRTY:
+            example = larger
         elif example is not None and self._learns_from != SAMPLED:
             others = shown if self._learns_from == SHOWN else np.arange(len(hit))
             example = features[np.concatenate((np.flatnonzero(hit), others[~hit[others]]))]
@@ -141,7 +148,7 @@ class _Contender:
 
 
 def run(
-    events: Iterable[Interaction], settings: Settings, every: int, warm_up: int, seed: int, step: Callable[[], object]
+    events: Iterable[Event], settings: Settings, every: int, warm_up: int, seed: int, step: Callable[[], object]
 ) -> list[Row]:
     """Go through a stream in order.
 
@@ -172,8 +179,9 @@ def run(
                 question = questioner.before(event)
                 own_ranks.append(question.rank(own_scores(question.candidates, memory.table, memory.popular)))
                 example = question.example(settings.joiner.organic_negatives, random)
+                larger = question.example(30, random)
                 for contender in contenders.values():
-                    contender.take(question, example)
+                    contender.take(question, example, larger)
         memory.take(event)
         step()
     reference = contenders[REFERENCE].ranks[counted_from:]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from millrace.evaluation.features import MemoryFeatures
+from millrace.evaluation.stream import Event
 from millrace.outcomes.sampling import sample_example
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate
 from millrace.ranking.features import Candidates, FloatMatrix, UserActivity, compute_features
 from millrace.settings import FeatureSettings, RecommenderSettings
-from millrace.v1.interaction_pb2 import Interaction
 
 MISS = 0
 """Rank of an item that is not in the answer at all; ranks begin at 1."""
@@ -76,14 +77,18 @@ class Questioner:
             fresh_items=recommender.fresh_items,
         )
 
-    def before(self, event: Interaction) -> Question:
-        """The question just before an event: only its user and time are known. Call ``memory.ready`` first."""
+    def before(self, event: Event, without: Collection[str] | None = None) -> Question:
+        """The question just before an event: only its user and time are known. Call ``memory.ready`` first.
+
+        ``without``: all items are candidates but for these; None: those that a recommender would rank.
+        """
         memory, now_ms = self._memory, event.occurred_at_ms
         user = memory.users.get(event.user_id)
         request = CandidateRequest(
             k=self._k,
             recent=user.recent if user else (),
             blocked=user.disliked if user else (),
+            restricted_to=() if without is None else [item for item in memory.table.rows if item not in without],
             repeats=self._repeats,
         )
         table = memory.table

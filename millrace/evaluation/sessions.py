@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from millrace.v1.interaction_pb2 import Interaction
+from millrace.evaluation.stream import Event
 
 
 class Sessions:
@@ -13,7 +13,7 @@ class Sessions:
         self._known: set[tuple[str, str]] = set()
         self._last_ms: dict[str, int] = {}
 
-    def continues(self, event: Interaction) -> bool:
+    def continues(self, event: Event) -> bool:
         """Whether the session of this event, which is taken, had one before it."""
         user_id, at_ms = event.user_id, event.occurred_at_ms
         if event.session_id:

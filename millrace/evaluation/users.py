@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from zlib import crc32
 
+from millrace.evaluation.stream import Event
 from millrace.features.decay import DecayedSum
 from millrace.features.user_state import ENGAGEMENT_TYPES, Engagement, KnownPosition, UserState, engagements
 from millrace.features.writer import DISLIKED_KEPT
 from millrace.settings import FeatureSettings
-from millrace.v1.interaction_pb2 import Interaction, InteractionType
+from millrace.v1.interaction_pb2 import InteractionType
 
 _PURCHASE = InteractionType.INTERACTION_TYPE_PURCHASE
 _DISLIKE = InteractionType.INTERACTION_TYPE_DISLIKE
@@ -68,7 +69,7 @@ class MemoryUsers:
         """What is kept of a user; None if nobody of this name was met."""
         return self._users.get(user_id)
 
-    def take(self, event: Interaction, offset: int) -> list[str] | None:
+    def take(self, event: Event, offset: int) -> list[str] | None:
         """Take the next event of the log.
 
         Returns
@@ -85,9 +86,10 @@ class MemoryUsers:
             self._users[event.user_id] = forgotten = MemoryUser(settings.dedup_window)
             forgotten.known = user.known
             return None
-        if event_id in user.seen:
-            return None
-        user.seen.append(event_id)
+        if event_id:
+            if event_id in user.seen:
+                return None
+            user.seen.append(event_id)
         user.first_ms = min(user.first_ms or at_ms, at_ms)
         user.last_ms = max(user.last_ms, at_ms)
         user.counts[kind] = user.counts.get(kind, 0) + 1
@@ -101,7 +103,7 @@ class MemoryUsers:
             user.disliked = [event.item_id, *user.disliked][:DISLIKED_KEPT]
         return []
 
-    def _engage(self, user: MemoryUser, event: Interaction, offset: int) -> list[str]:
+    def _engage(self, user: MemoryUser, event: Event, offset: int) -> list[str]:
         session_id, item_id, at_ms = event.session_id, event.item_id, event.occurred_at_ms
         session = (crc32(session_id.encode()) or 1) if session_id else 0
         context = self._context(user.recent, item_id, at_ms, session)

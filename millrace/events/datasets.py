@@ -17,6 +17,7 @@ from millrace.events.columns import Columns
 from millrace.events.files import NumberedRow, open_text, read_rows
 from millrace.events.rules import PUBLISHED_MIN_MS
 from millrace.events.sources import Source
+from millrace.settings import DAY_MS
 from millrace.v1.item_pb2 import Item
 
 
@@ -98,22 +99,33 @@ def _by_time(rows: Iterator[NumberedRow], column: str) -> Iterator[NumberedRow]:
     yield from sorted(rows, key=time)
 
 
-# The first period's Monday, of the year that the sessions are from.
-_DIGINETICA_FROM_S = int(datetime(2016, 1, 4, tzinfo=UTC).timestamp())
-_WEEK_S = 7 * 24 * 3600
+# A Monday, of the year that DIGINETICA's sessions are from.
+_PERIODS_FROM_MS = int(datetime(2016, 1, 4, tzinfo=UTC).timestamp()) * 1000
+WEEK_MS = 7 * DAY_MS
+
+
+def session_columns() -> Columns:
+    """The columns of ``session_rows``. Sessions are all that is known: each is somebody."""
+    return Columns("session", "item", "time", session="session", time_unit="ms")
+
+
+def session_rows(path: Path, period: int, period_ms: int) -> Iterator[NumberedRow]:
+    """Rows of a file with lines "session item" in order and without times: spread evenly over the period.
+
+    ``period`` is the file's place among the periods, from 0. Holds the file in memory.
+    """
+    rows = list(read_rows(path, "tsv", header=("line",)))
+    for place, (number, row) in enumerate(rows):
+        if isinstance(row, InvalidField):
+            yield number, row
+            continue
+        session, _, item = str(row["line"]).strip().partition(" ")
+        time_ms = _PERIODS_FROM_MS + period * period_ms + place * period_ms // len(rows)
+        yield number, {"session": f"{period}-{session}", "item": item.strip(), "time": time_ms}
 
 
 def _diginetica(paths: Sequence[Path]) -> Iterator[NumberedRow]:
-    """Lines "session item" in order, a file a week, without times: a week's rows are spread evenly over it."""
-    for week, path in enumerate(paths):
-        rows = list(read_rows(path, "tsv", header=("line",)))
-        for place, (number, row) in enumerate(rows):
-            if isinstance(row, InvalidField):
-                yield number, row
-                continue
-            session, _, item = str(row["line"]).partition(" ")
-            time = _DIGINETICA_FROM_S + week * _WEEK_S + place * _WEEK_S / len(rows)
-            yield number, {"session": f"{week}-{session}", "item": item, "time": time}
+    return chain.from_iterable(session_rows(path, week, WEEK_MS) for week, path in enumerate(paths))
 
 
 def _ml_100k_items(paths: Sequence[Path]) -> Iterator[Item]:
@@ -210,7 +222,7 @@ DATASETS: Mapping[str, Dataset] = {
         tuple(f"diginetica/period_{period:02}.txt.gz" for period in range(17)),
         "the repository of ADER (DIGINETICA of the CIKM 2016 challenge; no licence stated)",
         993_483,
-        Columns("session", "item", "time", session="session", time_unit="s"),
+        session_columns(),
         _diginetica,
     ),
 }

@@ -131,13 +131,14 @@ class _TopList:
 
     def _merge(self, rows: Rows, keys: Floats, new_rows: Rows, new_keys: Floats) -> None:
         """Put new rows among those that are in order; of equal keys the smaller row comes first."""
-        order = np.lexsort((new_rows, -new_keys))
-        new_rows, new_keys = new_rows[order], new_keys[order]
-        places = np.searchsorted(-keys, -new_keys)
-        self.rows, self.keys = np.insert(rows, places, new_rows), np.insert(keys, places, new_keys)
-        if len(keys) and (keys[np.minimum(places, len(keys) - 1)] == new_keys).any():
-            order = np.lexsort((self.rows, -self.keys))
-            self.rows, self.keys = self.rows[order], self.keys[order]
+        keys, rows = np.concatenate((keys, new_keys)), np.concatenate((rows, new_rows))
+        # Timsort: next to nothing for a long run and a few that follow it.
+        order = np.argsort(-keys, kind="stable")
+        rows, keys = rows[order], keys[order]
+        if (keys[1:] == keys[:-1]).any():
+            order = np.lexsort((rows, -keys))
+            rows, keys = rows[order], keys[order]
+        self.rows, self.keys = rows, keys
 
 
 def _log2_of_sum(orders: Floats) -> float:
