@@ -59,6 +59,7 @@ File = click.Path(path_type=Path)
 @click.option("--every", default=1, type=click.IntRange(min=1), help="Ask only before every N-th eligible event.")
 @click.option("--seed", default=0, show_default=True, help="Of draws, and of which events --every takes.")
 @click.option("--ablation", type=click.Choice(["learner"]), help="learner: ways to learn, on the same candidates.")
+@click.option("--restart", is_flag=True, help="Begin anew instead of going on where the last run was interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     path: Path | None,
@@ -77,12 +78,14 @@ def command(
     every: int,
     seed: int,
     ablation: str | None,
+    restart: bool,
     as_json: bool,
 ) -> None:
     """Go through recorded events in order: ask before each what comes next, then learn it.
 
     With the functions that serve and learn in production, on features in memory: no servers are needed. All items
-    are ranked, ties count against us, and nothing is known of an event before it has been asked for.
+    are ranked, ties count against us, and nothing is known of an event before it has been asked for. A run that was
+    interrupted goes on when the same command is given again.
     """
     from millrace.evaluation.lag import parse_lag
     from millrace.evaluation.protocols import kept
@@ -106,15 +109,18 @@ def command(
         else:
             print_learners(rows)
         return
-    found = [(lag.text, _figures(stream, protocol_name, lag.text, k, warm_up, every, seed)) for lag in passes]
+    found = [(lag.text, _figures(stream, protocol_name, lag.text, k, warm_up, every, seed, restart)) for lag in passes]
     if as_json:
         click.echo(json.dumps({"rows": [as_row(lag, protocol_name, k, one) for lag, one in found]}))
     else:
         print_figures(stream.name, protocol_name, k, found)
 
 
-def _figures(stream: EventStream, protocol_name: str, lag: str, k: int, warm_up: int, every: int, seed: int) -> Figures:
+def _figures(
+    stream: EventStream, protocol_name: str, lag: str, k: int, warm_up: int, every: int, seed: int, restart: bool
+) -> Figures:
     """The figures of one pass."""
+    from millrace.evaluation.checkpoint import CheckpointFile
     from millrace.evaluation.figures import measure
     from millrace.evaluation.lag import parse_lag
     from millrace.evaluation.prequential import Prequential
@@ -123,8 +129,11 @@ def _figures(stream: EventStream, protocol_name: str, lag: str, k: int, warm_up:
 
     rules = protocol(protocol_name, stream, warm_up)
     run = Prequential(stream, rules, settings(), k, parse_lag(lag), every, seed)
+    file = CheckpointFile(settings(), stream.checksum, protocol_name, lag, k, warm_up, every, seed)
+    if restart:
+        file.drop()
     with events_bar(f"{stream.name}, lag {lag}", len(stream.events)) as step:
-        figures = measure(run, rules.by_period, k, step)
+        figures = measure(run, rules.by_period, k, step, file)
     if figures is None:
         raise MillraceError(
             f"{stream.name}: protocol {protocol_name} asked before none of its {len(stream.events)} events "

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from time import monotonic
 
 import numpy as np
 
+from millrace.evaluation.checkpoint import EVERY_S, Checkpoint, CheckpointFile
 from millrace.evaluation.intervals import block_bootstrap
 from millrace.evaluation.prequential import Answer, Prequential
 from millrace.evaluation.questions import MISS
@@ -61,15 +63,14 @@ class Figures:
 class Record:
     """Gathers the counted answers of one pass."""
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, k: int, start: Checkpoint | None = None) -> None:
         self._k = k
-        self._numbers: list[tuple[float, ...]] = []
-        self._periods: list[int] = []
-        self._segments: list[str] = []
-        self._shown: set[int] = set()
+        self._numbers: list[tuple[float, ...]] = [tuple(row) for row in start.numbers.tolist()] if start else []
+        self._labels = list(start.labels) if start else []
+        self._shown = set(start.shown) if start else set()
+        self._bias = start.bias if start else 0.0
         self._met: Counter[int] = Counter()
         self._met_sum = 0
-        self._bias = 0.0
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -88,8 +89,7 @@ class Record:
                 answer.update_us,
             )
         )
-        self._periods.append(answer.period)
-        self._segments.append(answer.segment)
+        self._labels.append((answer.period, answer.segment))
         top = answer.top.tolist()
         self._shown.update(top)
         if top and self._met_sum:
@@ -100,15 +100,20 @@ class Record:
         self._met[row] += 1
         self._met_sum += 1
 
+    def checkpoint(self, run: Prequential) -> Checkpoint:
+        """Where the pass is, with the answers so far."""
+        numbers = np.array(self._numbers).reshape(len(self._numbers), len(_COLUMNS))
+        return Checkpoint(run.place, *run.learned(), numbers, self._labels, sorted(self._shown), self._bias)
+
     def figures(self, known: int, by_period: bool) -> Figures | None:
         """The figures, None without answers; ``known``: items at the end, ``by_period``: periods weigh the same."""
         if not self._numbers:
             return None
         columns = dict(zip(_COLUMNS, np.array(self._numbers).T, strict=True))
-        weights = period_weights(self._periods) if by_period else np.ones(len(self._numbers))
+        weights = period_weights(period for period, _ in self._labels) if by_period else np.ones(len(self._numbers))
         means = {name: float(np.average(columns[name], weights=weights)) for name in _COLUMNS}
         segments: dict[str, list[int]] = defaultdict(list)
-        for place, name in enumerate(self._segments):
+        for place, (_, name) in enumerate(self._labels):
             segments[name].append(place)
         return Figures(
             n=len(self._numbers),
@@ -144,15 +149,32 @@ def period_weights(periods: Iterable[int]) -> Floats:
     return weights
 
 
-def measure(run: Prequential, by_period: bool, k: int, step: Callable[[], object]) -> Figures | None:
-    """Go through a pass and gather its figures; ``step`` is called after each event."""
-    record = Record(k)
+def measure(
+    run: Prequential, by_period: bool, k: int, step: Callable[[], object], file: CheckpointFile | None = None
+) -> Figures | None:
+    """Go through a pass and gather its figures.
+
+    Parameters
+    ----------
+    step
+        Called after each event.
+    file
+        Where it goes on, and leaves word of where it is.
+    """
+    start = file.load() if file else None
+    record = Record(k, start)
     rows = run.memory.table.rows
-    for event, answer in run.run():
+    save_at = monotonic() + EVERY_S
+    for event, answer in run.run(start):
         if answer is not None and answer.counted:
             record.add(answer)
         row = rows.get(event.item_id)
         if row is not None:
             record.meet(row)
         step()
+        if file and answer is not None and monotonic() >= save_at:
+            file.save(record.checkpoint(run))
+            save_at = monotonic() + EVERY_S
+    if file:
+        file.drop()
     return record.figures(len(run.memory.table), by_period)

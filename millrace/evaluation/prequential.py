@@ -9,12 +9,14 @@ boundary of the lag. The user's own state never waits: a lag delays learning, no
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from millrace.evaluation.checkpoint import Checkpoint
 from millrace.evaluation.features import MemoryFeatures
 from millrace.evaluation.lag import Boundaries, Lag
 from millrace.evaluation.protocols import Asked, Protocol
@@ -23,10 +25,13 @@ from millrace.evaluation.sessions import Sessions
 from millrace.evaluation.stream import Event, EventStream
 from millrace.features.segments import segment
 from millrace.learning.learner import OnlineRanker
-from millrace.learning.state import fresh
+from millrace.learning.state import LearnerState, fresh
 from millrace.ranking.features import FloatMatrix, Rows
 from millrace.ranking.model import first_ranker
 from millrace.settings import Settings
+
+Learned: TypeAlias = tuple[bytes, Mapping[str, Any], list[FloatMatrix]]
+"""The learner's state, the generator's, and the examples that wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,8 @@ class Prequential:
     ----------
     memory
         The features.
+    place
+        Events gone through.
     """
 
     def __init__(
@@ -97,14 +104,22 @@ class Prequential:
         self._boundaries = Boundaries(lag)
         self._ranker = OnlineRanker(fresh(first_ranker(), "evaluation", "evaluation", epoch=1))
         self._model = self._ranker.model()
+        self.place = 0
         self._eligible = 0
         self._waiting: list[tuple[Event, list[str]]] = []
         self._examples: list[FloatMatrix] = []
 
-    def run(self) -> Iterator[tuple[Event, Answer | None]]:
-        """Go through the stream: each event with its answer, or None where none was asked for."""
+    def run(self, start: Checkpoint | None = None) -> Iterator[tuple[Event, Answer | None]]:
+        """Go through the stream: each event with its answer, or None where none was asked for.
+
+        ``start``: where an earlier pass was. Up to there nothing is asked again: features follow from the events.
+        """
+        skip = start.place if start else 0
         starts = self._stream.starts
         for place, event in enumerate(self._stream.events):
+            if start is not None and place == skip:
+                self._go_on(start)
+            self.place = place + 1
             period = bisect_right(starts, place) - 1
             continues = self._sessions.continues(event)
             if self._boundaries.reached(event.occurred_at_ms, period, not continues):
@@ -114,7 +129,7 @@ class Prequential:
                 self._eligible += 1
                 if (self._eligible + self._seed) % self._every:
                     asked = None
-            if asked is None:
+            if asked is None or place < skip:
                 self._take(event, period)
                 yield event, None
             else:
@@ -173,3 +188,13 @@ class Prequential:
         if self._examples:
             self._model = self._ranker.model()
         self._examples.clear()
+
+    def learned(self) -> Learned:
+        """What cannot be made anew from the events."""
+        return self._ranker.state(0, {}, "").to_bytes(), self._random.bit_generator.state, list(self._examples)
+
+    def _go_on(self, at: Checkpoint) -> None:
+        self._ranker = OnlineRanker(LearnerState.from_bytes(at.ranker))
+        self._model = self._ranker.model()
+        self._random.bit_generator.state = at.random
+        self._examples = list(at.examples)

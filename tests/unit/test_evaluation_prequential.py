@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from millrace.errors import MillraceError
+from millrace.evaluation.checkpoint import CheckpointFile
 from millrace.evaluation.features import MemoryFeatures
 from millrace.evaluation.figures import Figures, measure
 from millrace.evaluation.lag import parse_lag
@@ -37,6 +40,10 @@ def figures(run: Prequential) -> Figures:
     found = measure(run, False, 20, lambda: None)
     assert found is not None
     return found
+
+
+def timeless(one: Figures) -> Figures:
+    return replace(one, recommend_us_p90=0.0, update_us_p90=0.0)
 
 
 def without_times(answer: Answer | None) -> object:
@@ -118,3 +125,44 @@ def test_a_user_is_known_at_once_whatever_the_lag() -> None:
     assert answers[1].known == 0
     assert answers[4] is not None
     assert answers[4].rank == 1
+
+
+@pytest.mark.parametrize("lag", ["0", "1m"])
+def test_an_interrupted_pass_goes_on_as_if_nothing_had_been(lag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = events(60)
+    file = CheckpointFile(SETTINGS, "interrupted", lag)
+    expected = figures(passed(log, lag=lag))
+
+    class Interrupted(Exception):
+        pass
+
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 177:
+            raise Interrupted
+
+    monkeypatch.setattr("millrace.evaluation.figures.EVERY_S", 0.0)
+    with pytest.raises(Interrupted):
+        measure(passed(log, lag=lag), False, 20, step, file)
+    kept = file.load()
+    assert kept is not None
+    assert 170 < kept.place < 177
+    assert bool(kept.examples) == (lag != "0")
+    found = measure(passed(log, lag=lag), False, 20, lambda: None, file)
+    assert found is not None
+    assert timeless(found) == timeless(expected)
+    assert file.load() is None, "it is through"
+
+
+def test_a_damaged_checkpoint_is_named() -> None:
+    file = CheckpointFile(SETTINGS, "damaged")
+    file.path.parent.mkdir(parents=True, exist_ok=True)
+    file.path.write_bytes(b"PK\x03\x04 no more")
+    with pytest.raises(MillraceError, match="--restart"):
+        file.load()
+    file.drop()
+    assert file.load() is None
+    assert file.path != CheckpointFile(SETTINGS, "another").path
