@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from millrace.errors import MillraceError
 from millrace.ranking.features import ITEM_COLUMNS, Floats, HalfLives, Rows, item_row
 from millrace.v1.item_pb2 import ItemState, Neighbours
 
@@ -162,10 +163,13 @@ class ItemTable:
     def row_for(self, item_id: str) -> int:
         """The row of an item, made servable if it is new: for who keeps the items' state in this process.
 
-        Such a table is written with ``put``, ``neighbours`` and ``shares``; nothing is dropped from it.
+        Such a table is written with ``put``, ``neighbours`` and ``shares``; nothing is dropped from it. Raises
+        MillraceError when it is full.
         """
         row = self.rows.get(item_id)
         if row is None:
+            if self._live_count >= self.items_max:
+                raise MillraceError(f"more than {self.items_max} items: a table of this size cannot hold them all")
             row = self._row_for_item(item_id)
             self.servable[row] = self._live[row] = True
             self._live_count += 1
