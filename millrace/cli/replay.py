@@ -33,7 +33,7 @@ ASKED_LINE_S = 5.0
 
 
 @click.command()
-@click.option("--dataset", "name", help="A known data set: globo, ml-100k, ml-latest-small, serenade-toy.")
+@click.option("--dataset", "name", help="A known data set, for example globo (README.md).")
 @click.option("--file", "path", type=click.Path(path_type=Path), help="A file instead (plain or gzip); needs --map.")
 @click.option("--format", "form", type=click.Choice(["csv", "tsv", "jsonl"]), help="Its format; default: by its name.")
 @click.option("--map", "mapping", default="", help="Its columns: user=...,item=...,time=...[,type=,value=,...].")

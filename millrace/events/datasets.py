@@ -17,6 +17,7 @@ from millrace.events.columns import Columns
 from millrace.events.files import NumberedRow, open_text, read_rows
 from millrace.events.rules import PUBLISHED_MIN_MS
 from millrace.events.sources import Source
+from millrace.settings import DAY_MS
 from millrace.v1.item_pb2 import Item
 
 
@@ -81,7 +82,7 @@ def _ml_latest_small(paths: Sequence[Path]) -> Iterator[NumberedRow]:
     return _by_time(read_rows(paths[0], "csv"), "timestamp")
 
 
-def _serenade_toy(paths: Sequence[Path]) -> Iterator[NumberedRow]:
+def _by_time_tsv(paths: Sequence[Path]) -> Iterator[NumberedRow]:
     return _by_time(chain.from_iterable(read_rows(path, "tsv") for path in paths), "Time")
 
 
@@ -96,6 +97,35 @@ def _by_time(rows: Iterator[NumberedRow], column: str) -> Iterator[NumberedRow]:
             return 0.0  # comes first, and is reported like any other bad row
 
     yield from sorted(rows, key=time)
+
+
+# A Monday, of the year that DIGINETICA's sessions are from.
+_PERIODS_FROM_MS = int(datetime(2016, 1, 4, tzinfo=UTC).timestamp()) * 1000
+WEEK_MS = 7 * DAY_MS
+
+
+def session_columns() -> Columns:
+    """The columns of ``session_rows``. Sessions are all that is known: each is somebody."""
+    return Columns("session", "item", "time", session="session", time_unit="ms")
+
+
+def session_rows(path: Path, period: int, period_ms: int) -> Iterator[NumberedRow]:
+    """Rows of a file with lines "session item" in order and without times: spread evenly over the period.
+
+    ``period`` is the file's place among the periods, from 0. Holds the file in memory.
+    """
+    rows = list(read_rows(path, "tsv", header=("line",)))
+    for place, (number, row) in enumerate(rows):
+        if isinstance(row, InvalidField):
+            yield number, row
+            continue
+        session, _, item = str(row["line"]).strip().partition(" ")
+        time_ms = _PERIODS_FROM_MS + period * period_ms + place * period_ms // len(rows)
+        yield number, {"session": f"{period}-{session}", "item": item.strip(), "time": time_ms}
+
+
+def _diginetica(paths: Sequence[Path]) -> Iterator[NumberedRow]:
+    return chain.from_iterable(session_rows(path, week, WEEK_MS) for week, path in enumerate(paths))
 
 
 def _ml_100k_items(paths: Sequence[Path]) -> Iterator[Item]:
@@ -179,6 +209,20 @@ DATASETS: Mapping[str, Dataset] = {
         "the repository bolcom/serenade (Apache-2.0)",
         116_285,
         Columns("SessionId", "ItemId", "Time", session="SessionId", time_unit="s"),
-        _serenade_toy,
+        _by_time_tsv,
+    ),
+    "yoochoose-sample": Dataset(
+        ("yoochoose-sample/clicks_100k_train_full.tsv.gz", "yoochoose-sample/clicks_100k_test.tsv.gz"),
+        "the RecSys 2015 challenge (YOOCHOOSE; no licence stated)",
+        83_846,
+        Columns("SessionId", "ItemId", "Time", session="SessionId", time_unit="s"),
+        _by_time_tsv,
+    ),
+    "diginetica": Dataset(
+        tuple(f"diginetica/period_{period:02}.txt.gz" for period in range(17)),
+        "the repository of ADER (DIGINETICA of the CIKM 2016 challenge; no licence stated)",
+        993_483,
+        session_columns(),
+        _diginetica,
     ),
 }

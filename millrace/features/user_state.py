@@ -123,7 +123,12 @@ class UserState:
 
     def engagements(self, now_ms: int, half_life_ms: float) -> float:
         """Engagements decayed to ``now_ms``; the half-life is the user half-life of the settings."""
-        return sum(total.at(now_ms, half_life_ms) for kind, total in self.decayed.items() if kind in ENGAGEMENT_TYPES)
+        return engagements(self.decayed, now_ms, half_life_ms)
+
+
+def engagements(decayed: Mapping[int, DecayedSum], now_ms: int, half_life_ms: float) -> float:
+    """Engagements among decayed counters by type, as of ``now_ms``."""
+    return sum(total.at(now_ms, half_life_ms) for kind, total in decayed.items() if kind in ENGAGEMENT_TYPES)
 
 
 def user_key(user_id: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from millrace.features.store import FeatureStore
 from millrace.features.user_state import USER_FIELDS, UserState, decode_user, user_key
+from millrace.outcomes.sampling import sample_example
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate
 from millrace.ranking.features import FEATURE_SCHEMA, HalfLives, UserActivity, compute_features
 from millrace.ranking.item_table import ItemTable
@@ -85,12 +86,10 @@ class OrganicExamples:
         before = [] if user is None else [one for one in user.recent if one.offset < offset]
         request = CandidateRequest(k=1, recent=before, blocked=user.disliked if user else ())
         candidates = generate(self.table, self._popular, request, self._limits, random)
-        clicked = np.flatnonzero(candidates.rows == self.table.rows.get(event.item_id, -1))
-        if not len(clicked):
+        places = sample_example(candidates.rows, self.table.rows.get(event.item_id, -1), self._negatives, random)
+        if places is None:
             return None
-        others = np.flatnonzero(candidates.rows != candidates.rows[clicked[0]])
-        negatives = random.choice(others, min(self._negatives, len(others)), replace=False)
-        chosen = candidates.take(np.concatenate((clicked, negatives)))
+        chosen = candidates.take(places)
         now_ms = event.occurred_at_ms
         features = compute_features(
             chosen,

@@ -134,7 +134,7 @@ def _propose(
     support = np.bincount(of_neighbours, minlength=n)
     np.divide(support, max(len(context), 1), out=signals[2])
     signals[3:, of_others[: len(known)]] = seen_at_ms, seen_count
-    # Every generator but neighbours proposes an item once: its bits can be added up.
+    # Every generator but neighbours proposes an item once in each of its lists: their bits can be added up.
     sources = np.bincount(of_others, np.concatenate(others), n).astype(np.int64)
     sources[support > 0] |= NEIGHBOURS
 

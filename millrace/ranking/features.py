@@ -108,9 +108,6 @@ decayed sums, the event times that they stand at, when it was published or first
 def item_row(state: ItemState) -> tuple[float, ...]:
     """The row (``ITEM_COLUMNS``) of an item's state."""
     counts, short, long = state.counts, state.popularity_short, state.popularity_long
-    views, likes = counts.views, counts.likes
-    # Clicks without views (a replayed history has none) say nothing of click-through: they count up to the views.
-    clicked = min(counts.clicks, views) + CLICK_THROUGH_PRIOR * CLICK_THROUGH_PRIOR_VIEWS
     return (
         short.value,
         long.value,
@@ -118,9 +115,21 @@ def item_row(state: ItemState) -> tuple[float, ...]:
         long.as_of_ms,
         state.catalogue.published_at_ms or state.first_seen_ms or math.inf,
         state.last_seen_ms,
-        clicked / (views + CLICK_THROUGH_PRIOR_VIEWS),
-        (likes + APPROVAL_PRIOR) / (likes + counts.dislikes + 2 * APPROVAL_PRIOR),
+        click_through(counts.clicks, counts.views),
+        approval(counts.likes, counts.dislikes),
     )
+
+
+def click_through(clicks: int, views: int) -> float:
+    """Clicks per view, smoothed."""
+    # Clicks without views (a replayed history has none) say nothing of click-through: they count up to the views.
+    clicked = min(clicks, views) + CLICK_THROUGH_PRIOR * CLICK_THROUGH_PRIOR_VIEWS
+    return clicked / (views + CLICK_THROUGH_PRIOR_VIEWS)
+
+
+def approval(likes: int, dislikes: int) -> float:
+    """Likes among likes and dislikes, smoothed."""
+    return (likes + APPROVAL_PRIOR) / (likes + dislikes + 2 * APPROVAL_PRIOR)
 
 
 @dataclass(frozen=True)

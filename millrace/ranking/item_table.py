@@ -9,10 +9,14 @@ One thread changes and reads a table.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-from millrace.ranking.features import ITEM_COLUMNS, HalfLives, Rows, item_row
+from millrace.errors import MillraceError
+from millrace.ranking.features import ITEM_COLUMNS, Floats, HalfLives, Rows, item_row
 from millrace.v1.item_pb2 import ItemState, Neighbours
 
 NO_ROW = 0
@@ -143,14 +147,33 @@ class ItemTable:
         catalogue = state.catalogue
         self.catalogued[row] = state.HasField("catalogue")
         self.servable[row] = not catalogue.HasField("available") or catalogue.available
-        self.clicks[row] = state.counts.clicks
-        self.items[row] = item_row(state)
-        short, long = state.popularity_short, state.popularity_long
-        self.short_order[row] = _order(short.value, short.as_of_ms, self.half_lives.short_ms)
-        self.long_order[row] = _order(long.value, long.as_of_ms, self.half_lives.long_ms)
+        self.put(row, item_row(state), state.counts.clicks)
         self._set_neighbours(row, state.neighbours)
-        self.touched.add(row)
         return True
+
+    def put(self, row: int, values: Sequence[float], clicks: int) -> None:
+        """Write what features need of the item in a row (``ITEM_COLUMNS``), and where it stands by popularity."""
+        self.items[row] = values
+        self.clicks[row] = clicks
+        short, long, short_as_of_ms, long_as_of_ms = values[:4]
+        self.short_order[row] = _order(short, short_as_of_ms, self.half_lives.short_ms)
+        self.long_order[row] = _order(long, long_as_of_ms, self.half_lives.long_ms)
+        self.touched.add(row)
+
+    def row_for(self, item_id: str) -> int:
+        """The row of an item, made servable if it is new: for who keeps the items' state in this process.
+
+        Such a table is written with ``put``, ``neighbours`` and ``shares``; nothing is dropped from it. Raises
+        MillraceError when it is full.
+        """
+        row = self.rows.get(item_id)
+        if row is None:
+            if self._live_count >= self.items_max:
+                raise MillraceError(f"more than {self.items_max} items: a table of this size cannot hold them all")
+            row = self._row_for_item(item_id)
+            self.servable[row] = self._live[row] = True
+            self._live_count += 1
+        return row
 
     def drop(self, item_id: str) -> None:
         """Forget an item (a tombstone); harmless if it is not known."""
@@ -187,8 +210,7 @@ class ItemTable:
             self._release(row)
 
     def _set_neighbours(self, row: int, neighbours: Neighbours) -> None:
-        weights = np.array(neighbours.weights, dtype=np.float64)
-        shares = (weights / (weights.sum() + SHARE_SMOOTHING))[: self.neighbours.shape[1]]
+        shares = shares_of(np.array(neighbours.weights, dtype=np.float64))[: self.neighbours.shape[1]]
         known = self.rows
         item_ids = neighbours.item_ids[: len(shares)]
         rows = [known.get(item_id, NO_ROW) for item_id in item_ids]
@@ -254,6 +276,12 @@ class ItemTable:
         self._free.append(row)
 
 
-def _order(value: float, as_of_ms: int, half_life_ms: int) -> float:
+def shares_of(weights: Floats) -> Floats:
+    """P(neighbour follows the item) of co-visitation weights, float64[..., n]; smoothed by ``SHARE_SMOOTHING``."""
+    shares: Floats = weights / (weights.sum(axis=-1, keepdims=True) + SHARE_SMOOTHING)
+    return shares
+
+
+def _order(value: float, as_of_ms: float, half_life_ms: int) -> float:
     # A million half-lives (19 years of 10 min) leave 30 of a double's 52 bits behind the point: ample for order.
-    return float(np.log2(value)) + as_of_ms / half_life_ms if value > 0 else -np.inf
+    return math.log2(value) + as_of_ms / half_life_ms if value > 0 else -math.inf

@@ -7,9 +7,11 @@ items.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from millrace.ranking.features import ITEM_COLUMNS, Floats, Rows
 from millrace.ranking.item_table import ItemTable
@@ -18,6 +20,7 @@ from millrace.ranking.sources import TRENDING_LONG, TRENDING_SHORT
 # Trending fills an answer up whatever is left out of it: 200 items asked for, 1,000 excluded, and some hundred that
 # the user knows or dislikes.
 TRENDING_KEPT = 1_500
+_SHORT_BITS, _LONG_BITS = (np.full(TRENDING_KEPT, float(bit)) for bit in (TRENDING_SHORT, TRENDING_LONG))
 # Enough that a few draws of each request spread exploration.
 FRESH_KEPT = 500
 # An item that was clicked this often is known: its features say more than an exploration would.
@@ -40,20 +43,16 @@ class PopularItems:
         self._long = _TopList(TRENDING_KEPT, lambda rows: self._by_popularity(rows, table.long_order))
         self._fresh = _TopList(FRESH_KEPT, self._newest)
         self.long_norm = np.inf
-        self._trending_of: dict[int, tuple[Rows, Floats]] = {}
+        # Which rows were touched, while lists are refreshed.
+        self._marks = np.zeros(table.rows_max, dtype=np.bool_)
 
     def trending(self, most: int) -> tuple[Rows, Floats]:
-        """The first ``most`` of both trending lists, each item once, and the bits of the lists that it is in.
+        """The first ``most`` of the short list and then of the long one, with the bit of the list for each.
 
-        int32[n] and float64[n] (see ``candidates``: bits are added up there).
+        int32[n] and float64[n] (see ``candidates``: bits are added up there, so that an item may come twice).
         """
-        found = self._trending_of.get(most)
-        if found is None:
-            short, long = self.short[:most], self.long[:most]
-            rows = np.union1d(short, long)
-            bits = TRENDING_SHORT * np.isin(rows, short) + TRENDING_LONG * np.isin(rows, long)
-            found = self._trending_of[most] = rows, bits.astype(np.float64)
-        return found
+        short, long = self.short[:most], self.long[:most]
+        return np.concatenate((short, long)), np.concatenate((_SHORT_BITS[: len(short)], _LONG_BITS[: len(long)]))
 
     @property
     def short(self) -> Rows:
@@ -75,13 +74,13 @@ class PopularItems:
         table = self._table
         if not table.touched:
             return
-        self._trending_of.clear()
         touched = np.fromiter(table.touched, dtype=np.int32, count=len(table.touched))
         table.touched.clear()
+        self._marks[touched] = True
         for top in (self._short, self._long, self._fresh):
-            top.refresh(touched, table.rows_used)
-        orders = table.long_order[self.long]
-        self.long_norm = float(np.logaddexp2.reduce(orders)) if len(orders) else np.inf
+            top.refresh(touched, self._marks, table.rows_used)
+        self._marks[touched] = False
+        self.long_norm = _log2_of_sum(self._long.keys)
 
     def _by_popularity(self, rows: Rows, order: Floats) -> tuple[Rows, Floats]:
         rows = rows[self._table.servable[rows] & (order[rows] > -np.inf)]
@@ -114,16 +113,36 @@ class _TopList:
         self._rank = rank
         self._floor = -np.inf
         self.rows: Rows = np.empty(0, dtype=np.int32)
+        self.keys: Floats = np.empty(0)
 
-    def refresh(self, touched: Rows, rows_used: int) -> None:
-        rows, keys = self._rank(np.union1d(self.rows, touched))
+    def refresh(self, touched: Rows, marks: npt.NDArray[np.bool_], rows_used: int) -> None:
+        """Take in the touched rows, each once, which are also those that are marked."""
+        unchanged = ~marks[self.rows]
+        rows, keys = self._rank(touched)
         above = keys >= self._floor
-        rows, keys = rows[above], keys[above]
-        if self._floor > -np.inf and len(rows) < self._most // 2:
+        self._merge(self.rows[unchanged], self.keys[unchanged], rows[above], keys[above])
+        if self._floor > -np.inf and len(self.rows) < self._most // 2:
             rows, keys = self._rank(np.arange(rows_used, dtype=np.int32))
             self._floor = -np.inf
-        if len(rows) > self._most:
-            kept = np.argpartition(keys, len(rows) - self._most)[len(rows) - self._most :]
-            rows, keys = rows[kept], keys[kept]
-            self._floor = float(keys.min())
-        self.rows = rows[np.argsort(-keys, kind="stable")]
+            self._merge(rows[:0], keys[:0], rows, keys)
+        if len(self.rows) > self._most:
+            self.rows, self.keys = self.rows[: self._most], self.keys[: self._most]
+            self._floor = float(self.keys[-1])
+
+    def _merge(self, rows: Rows, keys: Floats, new_rows: Rows, new_keys: Floats) -> None:
+        """Put new rows among those that are in order; of equal keys the smaller row comes first."""
+        keys, rows = np.concatenate((keys, new_keys)), np.concatenate((rows, new_rows))
+        # Timsort: next to nothing for a long run and a few that follow it.
+        order = np.argsort(-keys, kind="stable")
+        rows, keys = rows[order], keys[order]
+        if (keys[1:] == keys[:-1]).any():
+            order = np.lexsort((rows, -keys))
+            rows, keys = rows[order], keys[order]
+        self.rows, self.keys = rows, keys
+
+
+def _log2_of_sum(orders: Floats) -> float:
+    """log2 of the sum of 2^order of descending orders; infinity if there are none."""
+    if not len(orders):
+        return np.inf
+    return float(orders[0]) + math.log2(float(np.exp2(orders - orders[0]).sum()))

@@ -189,7 +189,10 @@ def test_replay_names_bad_lines(env: Mapping[str, str]) -> None:
     ("arguments", "says"),
     [
         (("replay",), "--dataset NAME, or --file FILE"),
-        (("replay", "--dataset", "netflix"), "known: globo, ml-100k, ml-latest-small, serenade-toy"),
+        (
+            ("replay", "--dataset", "netflix"),
+            "known: globo, ml-100k, ml-latest-small, serenade-toy, yoochoose-sample, diginetica",
+        ),
         (("replay", "--file", "/nowhere.csv"), "no file /nowhere.csv"),
         (("replay", "--dataset", "globo", "--speed", "warp"), "--speed warp"),
         (("recommend", "--user", "a", "--k", "0"), "k: 0"),

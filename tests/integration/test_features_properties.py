@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import cast
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millrace.features.writer import FeatureWriter
 from millrace.settings import HOUR_MS, MINUTE_MS, FeatureSettings
-from millrace.v1.interaction_pb2 import Interaction, InteractionType
-from tests.feature_ledger import FORGET, PURCHASE, RATING, Ledger, Logged
-from tests.feature_support import T0, CrashingStore, assert_equals_ledger, connected, events_of, everything
+from tests.feature_ledger import Ledger, Logged
+from tests.feature_logs import PROPERTY, logs
+from tests.feature_support import CrashingStore, assert_equals_ledger, connected, events_of, everything
 
 # Small bounds, so that a few dozen events go over each of them: the window of duplicates, the engagements kept, the
 # events of a user in one write.
@@ -27,15 +26,6 @@ FEATURES = FeatureSettings(
     neighbour_half_life_ms=HOUR_MS,
     neighbours_kept=1_000,
 )
-USERS = ("u", "user with spaces", "{u}", "ü\N{SNOWMAN}}{")
-ITEMS = ("a", "b", "}{", "{a}b", "item with spaces", "naïve", "x" * 256)
-
-PROPERTY = settings(
-    max_examples=80,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 
 @pytest.fixture(scope="module")
@@ -43,32 +33,6 @@ def store(redis_url: str) -> Iterator[CrashingStore]:
     store = connected(redis_url)
     yield store
     store.close()
-
-
-@st.composite
-def logs(draw: st.DrawFn, partitions: int = 3) -> list[Logged]:
-    """Logs of a few dozen events: each user in one partition, some event ids used again, times not in order."""
-    log: list[Logged] = []
-    offsets = [0] * partitions
-    for _ in range(draw(st.integers(1, 60))):
-        user = draw(st.sampled_from((0, 0, 0, 0, 0, 1, 2, 3)))  # one is busy: bounds are per user
-        kind = draw(st.sampled_from((1, 2, 2, 2, 2, 2, 2, 2, 3, 4, 5, 6, 7, 8, FORGET)))
-        event = Interaction(
-            event_id=f"e{draw(st.integers(0, 80))}",
-            user_id=USERS[user],
-            item_id="" if kind == FORGET else draw(st.sampled_from(ITEMS[:2] * 5 + ITEMS)),
-            type=cast("InteractionType.ValueType", kind),
-            occurred_at_ms=T0 + draw(st.integers(0, 3 * HOUR_MS)),
-            session_id=draw(st.sampled_from(("", "", "s1", "s2"))),
-            custom_type="save" if kind == 8 else "",
-        )
-        if kind in (PURCHASE, RATING):
-            event.value = draw(st.floats(0, 1e6))
-        partition = user % partitions
-        # Offsets have gaps: transactions and compaction leave them.
-        offsets[partition] += draw(st.integers(1, 3))
-        log.append(Logged(partition, offsets[partition], event))
-    return log
 
 
 def deliver(writer: FeatureWriter, log: Sequence[Logged], cuts: Sequence[int]) -> None:

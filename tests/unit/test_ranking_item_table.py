@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from millrace.errors import MillraceError
 from millrace.ranking.features import ITEM_COLUMNS, HalfLives
 from millrace.ranking.item_table import NO_ROW, ItemTable
 from millrace.ranking.popular import FRESH_CLICKS_MAX, FRESH_KEPT, TRENDING_KEPT, PopularItems
@@ -275,3 +276,17 @@ def test_long_lists_equal_a_sort_of_everything_through_arrivals_and_departures()
         listed = ids(items, popular.long)
         assert len(listed) >= TRENDING_KEPT // 2
         assert listed == top()[: len(listed)]
+
+
+def test_rows_for_who_keeps_the_state_in_this_process() -> None:
+    items = table(items_max=2)
+    assert [items.row_for(item_id) for item_id in ("a", "b", "a")] == [1, 2, 1]
+    assert items.servable[1]
+    assert len(items) == 2
+    items.put(1, (4.0, 8.0, NOW, NOW, NOW, NOW, 0.05, 0.5), clicks=7)
+    assert items.touched == {1}
+    assert items.clicks[1] == 7
+    assert items.items[1, POPULARITY_LONG] == 8.0
+    assert items.long_order[1] - NOW / (6 * HOUR_MS) == pytest.approx(3.0)
+    with pytest.raises(MillraceError, match="more than 2 items"):
+        items.row_for("c")

@@ -1,0 +1,78 @@
+"""Features in memory: what the feature updater, ``item-state`` and its mirrors do together, without any of them.
+
+    event ──► MemoryUsers ── counts, with the session's earlier items ──► MemoryItems ──► ItemTable ──► PopularItems
+
+A property test holds users and table equal to what the scripts in Redis and the mirror make of the same events. What
+is different: nothing expires, and an event is in the features at once, not after the 250 ms of ``item-state``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from millrace.evaluation.items import MemoryItems
+from millrace.evaluation.stream import Event
+from millrace.evaluation.users import MemoryUser, MemoryUsers
+from millrace.ranking.features import HalfLives
+from millrace.ranking.item_table import NO_ROW, ItemTable
+from millrace.ranking.popular import PopularItems
+from millrace.settings import FeatureSettings
+
+ITEMS_MAX = 1_000_000
+"""Most items of a stream. The table's memory is committed as it fills."""
+
+
+class MemoryFeatures:
+    """Users, items and the lists of popular items after the events taken so far.
+
+    Attributes
+    ----------
+    table, popular
+        As candidates and features read them; up to date for a user after ``ready(user)``.
+    events
+        Events taken.
+    """
+
+    def __init__(self, settings: FeatureSettings, items_max: int = ITEMS_MAX) -> None:
+        half_lives = HalfLives(settings.half_life_short_ms, settings.half_life_long_ms)
+        self.table = ItemTable(items_max, settings.neighbours_kept, half_lives)
+        self.popular = PopularItems(self.table)
+        self.users = MemoryUsers(settings)
+        self.events = 0
+        self._items = MemoryItems(settings, self.table)
+
+    def take(self, event: Event) -> bool:
+        """Take the next event of the log; whether it counts."""
+        context = self.meet(event)
+        if context is None:
+            return False
+        self.learn(event, context)
+        return True
+
+    def meet(self, event: Event) -> list[str] | None:
+        """Take the next event into its user's state alone; answers as ``MemoryUsers.take``."""
+        context = self.users.take(event, self.events)
+        self.events += 1
+        return context
+
+    def learn(self, event: Event, context: Sequence[str]) -> None:
+        """Take an event that was met into the items' state, with the session's earlier items."""
+        item_id, at_ms = event.item_id, event.occurred_at_ms
+        self._items.count(item_id, event.type, at_ms)
+        for distance, earlier in enumerate(context, start=1):
+            self._items.follow(earlier, item_id, 1 / distance, at_ms)
+
+    def ready(self, user: MemoryUser | None) -> None:
+        """Bring table and lists up to date for a request of this user."""
+        self._items.write()
+        if user is not None:
+            row_of = self.table.rows.get
+            self._items.write_neighbours(row_of(one.item_id, NO_ROW) for one in user.recent)
+        self.popular.refresh()
+
+    def ready_all(self) -> None:
+        """Bring all of the table up to date."""
+        self._items.write()
+        self._items.write_neighbours(islice(range(self.table.rows_used), 1, None))
+        self.popular.refresh()

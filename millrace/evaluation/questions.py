@@ -1,0 +1,101 @@
+"""What would have been answered just before an event: candidates and features, as the recommender makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from millrace.evaluation.features import MemoryFeatures
+from millrace.evaluation.stream import Event
+from millrace.outcomes.sampling import sample_example
+from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate
+from millrace.ranking.features import Candidates, FloatMatrix, UserActivity, compute_features
+from millrace.settings import FeatureSettings, RecommenderSettings
+
+MISS = 0
+"""Rank of an item that is not in the answer at all; ranks begin at 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The candidates for a user at a moment, and which of them the user turned to.
+
+    Attributes
+    ----------
+    candidates
+        The n candidates.
+    features
+        float32[n, d], as served.
+    target
+        Row of the item of the event; -1 if the table does not know it.
+    """
+
+    candidates: Candidates
+    features: FloatMatrix
+    target: int
+
+    def rank(self, scores: npt.NDArray[np.floating]) -> int:
+        """Rank of the target by these scores of the candidates, behind all that score the same; ``MISS``."""
+        found = np.flatnonzero(self.candidates.rows == self.target)
+        return int(np.count_nonzero(scores >= scores[found[0]])) if len(found) else MISS
+
+    def example(self, negatives: int, random: np.random.Generator) -> FloatMatrix | None:
+        """Features of an example, the target's first, as the joiner draws it; None if it is no candidate."""
+        places = sample_example(self.candidates.rows, self.target, negatives, random)
+        return None if places is None else self.features[places]
+
+
+class Questioner:
+    """Asks what the recommender would, with its own functions and limits.
+
+    Parameters
+    ----------
+    k
+        Length of an answer.
+    """
+
+    def __init__(
+        self,
+        memory: MemoryFeatures,
+        features: FeatureSettings,
+        recommender: RecommenderSettings,
+        k: int,
+        random: np.random.Generator,
+    ) -> None:
+        self._memory = memory
+        self._k = k
+        self._random = random
+        self._user_half_life_ms = features.user_half_life_ms
+        self._repeats = recommender.repeat_policy == "learned"
+        self._limits = CandidateLimits(
+            candidates_max=recommender.candidates_max,
+            context_items=recommender.context_items,
+            trending_items=recommender.trending_items,
+            fresh_items=recommender.fresh_items,
+        )
+
+    def before(self, event: Event, without: Collection[str] | None = None) -> Question:
+        """The question just before an event: only its user and time are known. Call ``memory.ready`` first.
+
+        ``without``: all items are candidates but for these; None: those that a recommender would rank.
+        """
+        memory, now_ms = self._memory, event.occurred_at_ms
+        user = memory.users.get(event.user_id)
+        request = CandidateRequest(
+            k=self._k,
+            recent=user.recent if user else (),
+            blocked=user.disliked if user else (),
+            restricted_to=() if without is None else [item for item in memory.table.rows if item not in without],
+            repeats=self._repeats,
+        )
+        table = memory.table
+        candidates = generate(table, memory.popular, request, self._limits, self._random)
+        activity = UserActivity()
+        if user is not None:
+            activity = UserActivity(user.engagements(now_ms, self._user_half_life_ms), user.last_ms)
+        rows = table.items.take(candidates.rows, axis=0)
+        features = compute_features(candidates, rows, activity, now_ms, table.half_lives)
+        return Question(candidates, features, table.rows.get(event.item_id, -1))

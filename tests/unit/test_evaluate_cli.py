@@ -1,0 +1,98 @@
+"""``millrace evaluate`` from the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from millrace.cli.evaluate import command
+from millrace.cli.main import cli
+from millrace.errors import MillraceError
+from tests.evaluation_support import stream
+
+FIELDS = (
+    *("lag", "protocol", "k", "n", "hr", "recall", "mrr", "ndcg", "mpr", "coverage", "ci95"),
+    *("recommend_us_p90", "update_us_p90"),
+)
+MAP = ("--map", "user=who,item=what,time=at,session=visit")
+
+
+@pytest.fixture(scope="module")
+def clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("evaluate") / "clicks.tsv"
+    lines = [f"{one.user_id}\t{one.item_id}\t{one.occurred_at_ms}\t{one.session_id}" for one in stream(80)]
+    path.write_text("\n".join(["who\twhat\tat\tvisit", *lines]) + "\n")
+    return path
+
+
+def evaluate(*arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments, catch_exceptions=False)
+
+
+def test_rows_of_json(clicks: Path) -> None:
+    result = evaluate("--events", str(clicks), *MAP, "--lag", "0,2m,100sessions", "--k", "10", "--json")
+    rows = json.loads(result.stdout)["rows"]
+    assert [row["lag"] for row in rows] == ["0", "2m", "100sessions"]
+    for row in rows:
+        assert tuple(row) == FIELDS
+        assert (row["protocol"], row["k"], row["n"]) == ("next-in-session", 10, 320)
+        for name in ("hr", "recall", "mrr", "ndcg", "mpr", "coverage"):
+            assert 0 <= row[name] <= 1
+        assert row["ci95"].keys() == {"hr", "recall", "mrr", "ndcg"}
+        assert row["ci95"]["hr"][0] <= row["hr"] <= row["ci95"]["hr"][1]
+        assert all(math.isfinite(row[name]) and row[name] > 0 for name in ("recommend_us_p90", "update_us_p90"))
+    assert rows[0]["hr"] > rows[1]["hr"] > rows[2]["hr"] == 0.0, "there are 80 sessions: nothing is learned"
+
+
+def test_tables_for_people(clicks: Path) -> None:
+    result = evaluate("--events", str(clicks), *MAP, "--every", "3", "--warm-up", "100")
+    assert result.exit_code == 0
+    assert "popularity bias" in result.stdout
+    assert "casual" in result.stdout
+
+
+def test_sessions_by_period(tmp_path: Path) -> None:
+    for period in range(2):
+        lines = [f"{one.session_id} {one.item_id}" for one in stream(30, seed=period)]
+        (tmp_path / f"p{period}.txt").write_text("\n".join(lines) + "\n")
+    arguments = ("--events", str(tmp_path), "--format", "sessions", "--protocol", "ader", "--lag", "period", "--json")
+    (row,) = json.loads(evaluate(*arguments).stdout)["rows"]
+    assert 100 < row["n"] <= 120
+    assert row["hr"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "say what to evaluate"),
+        (("--dataset", "netflix"), "is unknown"),
+        (("--events", "/nowhere.csv"), "no file"),
+        (("--train", "/nowhere.csv"), "go together"),
+        (("--train", "/nowhere", "--test", "/nowhere", "--format", "sessions"), "takes one folder"),
+        (("--dataset", "globo", "--lag", "soon"), "--lag"),
+    ],
+)
+def test_mistakes_are_messages(arguments: tuple[str, ...], says: str) -> None:
+    with pytest.raises(MillraceError, match=says):
+        evaluate(*arguments)
+
+
+def test_data_without_sessions_of_two_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.csv"
+    path.write_text("who,what,at,visit\nu,a,1700000001,1\nu,b,1700000002,2\n")
+    with pytest.raises(MillraceError, match="asked before none of its 2 events"):
+        evaluate("--events", str(path), *MAP)
+
+
+def test_the_ablation_has_one_protocol(clicks: Path) -> None:
+    result = CliRunner().invoke(
+        cli, ["evaluate", "--events", str(clicks), *MAP, "--ablation", "learner", "--lag", "1h"]
+    )
+    assert result.exit_code == 2
+    assert "goes with" in result.output
+    rows = json.loads(evaluate("--events", str(clicks), *MAP, "--ablation", "learner", "--json").stdout)["rows"]
+    assert {"pointwise", "pairwise", "listwise"} < {row["learner"] for row in rows}
