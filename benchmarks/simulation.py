@@ -31,8 +31,8 @@ from millrace.errors import MillraceError
 from millrace.simulation.figures import Estimate, Z
 
 # None of the worlds that the sizes below were tried out in.
-SEED = 5
-PAGES_PER_S, WARM_UP_S, DURATION_S = 100.0, 150.0, 350.0
+SEED = 6
+PAGES_PER_S, WARM_UP_S, DURATION_S = 100.0, 150.0, 600.0
 # So few that most of them come back within minutes: of strangers there is nothing to be learned.
 SHOPPERS, ITEMS = 800, 1_000
 ARMS = {"live": 0.35, "frozen": 0.35, "popular": 0.3}

@@ -23,7 +23,7 @@ def command(name: str, bootstrap_servers: str, redis_url: str, running: bool, as
     """Measure freshness, workers, learning, rollbacks or recommend, with the machine's own limit beside each figure.
 
     simulation measures whether learning pays: click-through with and without it, in a made-up shop of a fixed seed.
-    That takes seven minutes, the others up to one. Rows are added to benchmarks/results/latest.json.
+    That takes eleven minutes, the others up to one. Rows are added to benchmarks/results/latest.json.
     """
     if importlib.util.find_spec("benchmarks") is None:
         raise MillraceError(
