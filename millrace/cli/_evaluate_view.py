@@ -43,7 +43,20 @@ def print_figures(name: str, protocol: str, k: int, found: Sequence[tuple[str, F
 
     click.echo(f"{name}, {protocol}, k = {k}; in brackets 95 % intervals")
     print_table(
-        ("lag", "n", "HR", "recall", "MRR", "NDCG", "MPR", "coverage", "popularity bias", "recommend", "update"),
+        (
+            "lag",
+            "n",
+            "HR",
+            "recall",
+            "MRR",
+            "NDCG",
+            "candidate",
+            "MPR",
+            "coverage",
+            "popularity bias",
+            "recommend",
+            "update",
+        ),
         [
             (
                 lag,
@@ -52,6 +65,7 @@ def print_figures(name: str, protocol: str, k: int, found: Sequence[tuple[str, F
                 f"{one.recall:.4f}",
                 interval(one, "mrr"),
                 f"{one.ndcg:.4f}",
+                f"{one.found:.4f}",
                 f"{one.mpr:.4f}",
                 f"{one.coverage:.3f}",
                 f"{one.popularity_bias:.1f}x",

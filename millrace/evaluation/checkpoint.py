@@ -20,6 +20,8 @@ from millrace.errors import MillraceError
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA, FloatMatrix, Floats
 from millrace.settings import Settings, home
 
+FORMAT = 1
+"""Moves when the content changes: a pass that left another one begins anew."""
 EVERY_S = 30.0
 """Time between two checkpoints: what a kill loses, against some milliseconds for each."""
 
@@ -58,7 +60,7 @@ class CheckpointFile:
 
     def __init__(self, settings: Settings, *what: object) -> None:
         groups = (settings.features, settings.recommender, settings.joiner)
-        words = json.dumps([FEATURE_SCHEMA, *map(str, what), *(group.model_dump_json() for group in groups)])
+        words = json.dumps([FORMAT, FEATURE_SCHEMA, *map(str, what), *(group.model_dump_json() for group in groups)])
         self.path = home() / "evaluate" / f"{blake2b(words.encode(), digest_size=8).hexdigest()}.npz"
 
     def save(self, at: Checkpoint) -> None:

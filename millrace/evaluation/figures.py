@@ -16,7 +16,7 @@ from millrace.evaluation.questions import MISS
 from millrace.ranking.features import Floats
 
 # An answer's numbers, as columns.
-_COLUMNS = ("hr", "recall", "mrr", "ndcg", "mpr", "recommend_us", "update_us")
+_COLUMNS = ("hr", "recall", "mrr", "ndcg", "found", "mpr", "recommend_us", "update_us")
 INTERVALS = ("hr", "recall", "mrr", "ndcg")
 
 
@@ -32,6 +32,8 @@ class Figures:
         Share of the answers that held the item that came, and the mean of 1/rank (0 where it was not held).
     recall, ndcg
         As the protocol judges; with one right item recall is the hit rate.
+    found
+        Share of the answers in which the item that came was a candidate, wherever it stood: what ranking could reach.
     mpr
         Mean percentile rank among all items known: 0 is first, 1 last, and 1 for an item that was no candidate.
     coverage
@@ -51,6 +53,7 @@ class Figures:
     recall: float
     mrr: float
     ndcg: float
+    found: float
     mpr: float
     coverage: float
     popularity_bias: float
@@ -84,6 +87,7 @@ class Record:
                 answer.recall,
                 1.0 / answer.rank if hit else 0.0,
                 answer.ndcg,
+                float(answer.rank != MISS),
                 percentile_rank(answer.rank, answer.known),
                 answer.recommend_us,
                 answer.update_us,
@@ -121,6 +125,7 @@ class Record:
             recall=means["recall"],
             mrr=means["mrr"],
             ndcg=means["ndcg"],
+            found=means["found"],
             mpr=means["mpr"],
             coverage=len(self._shown) / max(known, 1),
             popularity_bias=self._bias / len(self._numbers),

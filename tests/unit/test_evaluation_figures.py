@@ -61,6 +61,7 @@ def test_figures_by_hand() -> None:
     assert figures.n == 3
     assert figures.hr == figures.recall == pytest.approx(1 / 3)
     assert figures.mrr == figures.ndcg == pytest.approx(1 / 3)
+    assert figures.found == pytest.approx(2 / 3)
     assert figures.mpr == pytest.approx((0 + 3 / 10 + 1) / 3)
     assert figures.coverage == pytest.approx(4 / 20)
     # The average item was met twice; those of the answers 4/3, 4/3 and 1 times.
