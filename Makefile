@@ -70,7 +70,9 @@ bench: $(READY) $(GENERATED) ## Every benchmark, each with the machine's own lim
 	@$(BIN)/millrace bench freshness
 	@$(BIN)/millrace bench workers
 	@$(BIN)/millrace bench learning
+	@$(BIN)/millrace bench rollback
 	@$(BIN)/millrace bench recommend
+	@$(BIN)/millrace bench simulation
 
 .PHONY: format
 format: $(READY) ## Format the code and mend what ruff can mend

@@ -38,11 +38,14 @@ class Servers:
     ----------
     home
         MILLRACE_HOME of the benchmark's processes.
+    mlflow
+        Address of MLflow; empty if there is none.
     """
 
     kafka: KafkaSettings
     redis: RedisSettings
     home: Path
+    mlflow: str = ""
 
     def environment(self) -> dict[str, str]:
         """What points a process of Millrace at these servers; its ports are free ones."""
@@ -54,12 +57,13 @@ class Servers:
             "MILLRACE_RECOMMENDER_PORT": "0",
             "MILLRACE_METRICS_PORT": "0",
             "MILLRACE_LOG_LEVEL": "WARNING",
+            **({"MLFLOW_TRACKING_URI": self.mlflow} if self.mlflow else {}),
         }
 
 
 @contextmanager
-def servers(say: Say, bootstrap_servers: str = "", redis_url: str = "") -> Iterator[Servers]:
-    """Servers with all topics made: fresh ones, unless addresses of both are given."""
+def servers(say: Say, bootstrap_servers: str = "", redis_url: str = "", mlflow: bool = False) -> Iterator[Servers]:
+    """Servers with all topics made: fresh ones, unless addresses are given; a fresh MLflow too if asked for."""
     if bool(bootstrap_servers) != bool(redis_url):
         raise MillraceError("a benchmark needs both --bootstrap-servers and --redis-url, or neither")
     with ExitStack() as stack:
@@ -67,6 +71,7 @@ def servers(say: Say, bootstrap_servers: str = "", redis_url: str = "") -> Itera
         if not bootstrap_servers:
             addresses = stack.enter_context(ephemeral(members=("kafka", "redis"), say=say))
             bootstrap_servers, redis_url = addresses.kafka, addresses.redis
+        registry = stack.enter_context(ephemeral(members=("mlflow",), say=say)).mlflow if mlflow else ""
         kafka = settings().kafka.model_copy(update={"bootstrap_servers": bootstrap_servers})
         redis = settings().redis.model_copy(update={"url": redis_url})
         # The benchmark's own process keeps its models where its children look for them.
@@ -75,7 +80,7 @@ def servers(say: Say, bootstrap_servers: str = "", redis_url: str = "") -> Itera
         stack.callback(_restore_home, before)
         say("making topics")
         apply_topics(kafka)
-        yield Servers(kafka, redis, home)
+        yield Servers(kafka, redis, home, registry)
 
 
 def _restore_home(before: str | None) -> None:
@@ -108,7 +113,8 @@ class Process:
 def process(module: str, at: Servers, **variables: str) -> Iterator[Process]:
     """``python -m MODULE`` against the servers, once it has announced its addresses; it ends with the block."""
     name = module.rpartition(".")[2]
-    log = at.home / f"{name}.log"
+    # One module may run several times.
+    log = at.home / f"{name}-{len(list(at.home.glob('*.log')))}.log"
     with log.open("wb") as output:
         popen = subprocess.Popen(
             [sys.executable, "-m", module],

@@ -100,7 +100,7 @@ def _to_serving(say: Say, at: Servers) -> list[Row]:
         recommender.wait_ready()
         _warm_up(at.kafka, learner)
         stop = Event()
-        asking = Thread(target=_ask, args=(recommender.announced["grpc"], stop))
+        asking = Thread(target=ask_on, args=(recommender.announced["grpc"], stop))
         asking.start()
         try:
             say("outcomes one by one")
@@ -124,7 +124,8 @@ def _warm_up(kafka: KafkaSettings, learner: Process) -> None:
         time.sleep(0.1)
 
 
-def _ask(target: str, stop: Event) -> None:
+def ask_on(target: str, stop: Event) -> None:
+    """Ask a recommender all the time."""
     with grpc.insecure_channel(target) as channel:
         stub = RecommendationServiceStub(channel)
         while not stop.wait(ASK_S):
@@ -148,7 +149,7 @@ def _send_outcomes(kafka: KafkaSettings) -> None:
 def _delays_ms(kafka: KafkaSettings) -> list[float]:
     """From the append of each outcome to the first answer that includes it."""
     learned: list[tuple[tuple[int, int], dict[int, int]]] = []
-    for message in _read(kafka, MODEL_UPDATES):
+    for message in read(kafka, MODEL_UPDATES):
         record = ModelUpdate.FromString(message.value() or b"")
         if record.HasField("update"):
             update = record.update
@@ -156,10 +157,10 @@ def _delays_ms(kafka: KafkaSettings) -> list[float]:
             learned.append(((update.epoch, update.sequence), newest))
     answers = sorted(
         (one.learner_epoch, one.learner_sequence, one.served_at_ms)
-        for one in (Impression.FromString(message.value() or b"") for message in _read(kafka, IMPRESSIONS))
+        for one in (Impression.FromString(message.value() or b"") for message in read(kafka, IMPRESSIONS))
     )
     delays = []
-    for message in _read(kafka, OUTCOMES):
+    for message in read(kafka, OUTCOMES):
         if message.key() == WARM_UP.encode():
             continue
         partition, offset = message.partition(), message.offset()
@@ -173,7 +174,7 @@ def _delays_ms(kafka: KafkaSettings) -> list[float]:
     return delays
 
 
-def _read(kafka: KafkaSettings, topic: Topic) -> list[KafkaMessage]:
+def read(kafka: KafkaSettings, topic: Topic) -> list[KafkaMessage]:
     """Every message of a topic."""
     consumer = Consumer(consumer_config(kafka, "bench") | {"enable.partition.eof": True}, logger=logs.kafka_logger())
     numbers = range(topic.partitions(kafka))

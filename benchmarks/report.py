@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from millrace.simulation.figures import Estimate
+
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 # The packages whose versions move the figures.
@@ -64,6 +66,10 @@ class Row:
         Percentiles over all samples, in ``unit``.
     samples
         How many samples there are.
+    low, high
+        Ends of the 95 % interval, in ``unit``.
+    seed
+        Of the simulated world, where there is one.
     """
 
     name: str
@@ -75,6 +81,9 @@ class Row:
     p90: float | None = None
     p99: float | None = None
     samples: int | None = None
+    low: float | None = None
+    high: float | None = None
+    seed: int | None = None
     machine: str = field(default_factory=machine)
     versions: dict[str, str] = field(default_factory=versions)
 
@@ -91,6 +100,11 @@ def latency_row(name: str, samples_ms: Sequence[float] | npt.NDArray[np.float64]
     p50, p90, p99 = (float(p) for p in np.percentile(np.asarray(samples_ms), (50, 90, 99)))
     ratio = p50 / limit_ms if limit_ms else None
     return Row(name, p50, "ms", limit_ms, ratio, p50, p90, p99, samples=len(samples_ms))
+
+
+def estimate_row(name: str, estimate: Estimate, unit: str, samples: int, seed: int) -> Row:
+    """A figure of a simulated world with its interval; the samples are shoppers."""
+    return Row(name, estimate.value, unit, samples=samples, low=estimate.low, high=estimate.high, seed=seed)
 
 
 def as_json(rows: Sequence[Row]) -> str:
@@ -116,14 +130,14 @@ def print_table(rows: Sequence[Row]) -> None:
 
     table = Table(caption=rows[0].machine if rows else None)
     table.add_column("figure", no_wrap=True)
-    for column in ("value", "unit", "limit", "ratio", "p50", "p90", "p99", "samples"):
+    for column in ("value", "unit", "low", "high", "limit", "ratio", "p50", "p90", "p99", "samples"):
         table.add_column(column, justify="left" if column == "unit" else "right")
     for row in rows:
         table.add_row(
             row.name,
             _number(row.value),
             row.unit,
-            *(_number(figure) for figure in (row.limit, row.ratio, row.p50, row.p90, row.p99)),
+            *(_number(figure) for figure in (row.low, row.high, row.limit, row.ratio, row.p50, row.p90, row.p99)),
             f"{row.samples:,}" if row.samples is not None else "",
         )
     console = Console()

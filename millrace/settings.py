@@ -231,6 +231,9 @@ class LearnerSettings(_Group):
     buffer_size: Positive = Field(1_000, description="Slots that are learned at once; a full buffer is not waited for.")
     interval_ms: Positive = Field(200, description="Longest time that a slot waits in the buffer, milliseconds.")
     snapshot_interval_ms: Positive = Field(5_000, description="Time between two snapshots on model-updates.")
+    checkpoint_interval_ms: Positive = Field(
+        5 * MINUTE_MS, description="Time between two checkpoints in MLflow, if something was learned, milliseconds."
+    )
 
 
 class OrchestratorSettings(_Group):

@@ -25,7 +25,7 @@ from tests.processes import a_redis
 ROOT = Path(__file__).resolve().parent.parent
 # Tests must see the defaults and their own values, whatever the developer's shell holds, but for choices of who
 # runs them: a broker for tests, which redis-server to run, where the data sets are.
-OUR_PREFIXES = ("KAFKA_", "REDIS_", "MLFLOW_", "MILLRACE_")
+OUR_PREFIXES = ("KAFKA_", "REDIS_", "MLFLOW_", "MILLRACE_", "ONLINE_LEARNING_")
 GIVEN_BROKER = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
 KEPT = frozenset({"MILLRACE_STACK_REDIS", "MILLRACE_DATA"})
 

@@ -1,13 +1,21 @@
-"""Outcomes of a made-up world in which a known linear model says what is clicked."""
+"""Outcomes of a made-up world in which a known linear model says what is clicked, and a line that learns them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from millrace.learning.examples import read_examples
+from millrace.learning.learner import OnlineRanker
+from millrace.learning.parameters import changed, to_vector
+from millrace.learning.state import fresh
+from millrace.learning.updates import snapshot_records
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
+from millrace.ranking.model import Vector, first_ranker
+from millrace.v1.common_pb2 import Position
 from millrace.v1.impression_pb2 import Impression, Slot
+from millrace.v1.model_pb2 import ModelUpdate, ParameterUpdate
 from millrace.v1.outcome_pb2 import DecidedSlot, ImpressionOrigin, Label, Outcome
 
 D = len(FEATURE_NAMES)
@@ -40,3 +48,47 @@ def outcomes(count: int, seed: int = 1, users: int = 50, slots: int = 5) -> Iter
                 for place, (row, positive) in enumerate(zip(features.tolist(), clicked.tolist(), strict=True))
             ],
         )
+
+
+class PublishedLine:
+    """What a learner publishes that learns outcomes of one partition, a few at a time, from offset 0."""
+
+    def __init__(
+        self, made: Sequence[Outcome], topic_id: str, created_at_ms: int, epoch: int = 1, partition: int = 0
+    ) -> None:
+        self._made, self._topic_id, self._created_at_ms, self._partition = made, topic_id, created_at_ms, partition
+        self._ranker = OnlineRanker(fresh(first_ranker(), "1", "reign", epoch))
+        self._next = 0
+        self._state = self._ranker.state(0, {partition: 0}, topic_id)
+
+    def snapshot(self) -> ModelUpdate:
+        """Everything, as it is now."""
+        [record] = snapshot_records("ranker", self._state, self._created_at_ms)
+        return record
+
+    def learn(self, count: int) -> ModelUpdate:
+        """The update after the next outcomes."""
+        before = self._state
+        for outcome in self._made[self._next : self._next + count]:
+            self._ranker.learn(*read_examples(outcome, FEATURE_SCHEMA, D))
+        self._next += count
+        self._state = self._ranker.state(before.sequence + 1, {self._partition: self._next}, self._topic_id)
+        learned = Position(topic="outcomes", topic_id=self._topic_id, partition=self._partition, offset=self._next - 1)
+        return ModelUpdate(
+            update=ParameterUpdate(
+                model_name="ranker",
+                model_version="1",
+                reign_id="reign",
+                epoch=before.epoch,
+                sequence=self._state.sequence,
+                parameters=changed(to_vector(before.model), to_vector(self._state.model)),
+                learned=[learned],
+                examples=self._state.examples,
+                created_at_ms=self._created_at_ms,
+            )
+        )
+
+    @property
+    def vector(self) -> Vector:
+        """The parameters."""
+        return to_vector(self._state.model)

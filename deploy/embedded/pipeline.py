@@ -31,6 +31,8 @@ SIMULATE = "simulate"
 ATTRIBUTION_WINDOW_MS = 20_000
 """What the joiner waits for a click of simulated shoppers: they click within seconds, and what nobody clicked is to be
 learned while one watches. (Of people, half an hour: ``JoinerSettings``.)"""
+CHECKPOINT_INTERVAL_MS = 60_000
+"""One who watches wants to roll back to a checkpoint within minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ def pipeline(settings: Settings, rate: float, say: Say = silent) -> Iterator[Pip
         }
         if rate and "attribution_window_ms" not in settings.joiner.model_fields_set:
             environment["MILLRACE_JOINER_ATTRIBUTION_WINDOW_MS"] = str(ATTRIBUTION_WINDOW_MS)
+        if rate and "checkpoint_interval_ms" not in settings.learner.model_fields_set:
+            environment["ONLINE_LEARNING_CHECKPOINT_INTERVAL_MS"] = str(CHECKPOINT_INTERVAL_MS)
         supervisor = Supervisor(folder)
         # A run that was killed together with its supervisor may have left processes.
         supervisor.stop()

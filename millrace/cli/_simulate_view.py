@@ -75,7 +75,7 @@ def report(storefront: Storefront, seconds: float) -> dict[str, Any]:
     estimates = [{name: figures.estimate(place, name) for name in RATIOS} for place in range(len(storefront.arms))]
     arms = []
     for place, arm in enumerate(storefront.arms):
-        counts = dict(zip((what.name.lower() for what in Count), figures.sums(place), strict=True))
+        counts = dict(zip((what.name.lower() for what in Count), figures.told(place), strict=True))
         arms.append(
             {
                 "name": arm.name,
@@ -91,6 +91,7 @@ def report(storefront: Storefront, seconds: float) -> dict[str, Any]:
     return {
         "seed": storefront.world.seed,
         "seconds": round(seconds, 3),
+        "warm_up_seconds": storefront.plan.warm_up_s,
         "arms": arms,
         "differences": [
             {
@@ -140,6 +141,7 @@ def print_report(said: dict[str, Any]) -> None:
     click.echo(
         f"\n{said['seconds']:,.1f} s; sent {events or 'nothing'}; {said['organic']:,} organic, {said['lost']:,} lost; "
         f"{said['late']:,} late, {said['turned_away']:,} turned away; {said['shifts']} shifts of taste"
+        + (f"; figures without the first {said['warm_up_seconds']:g} s" if said["warm_up_seconds"] else "")
     )
 
 

@@ -24,11 +24,12 @@ COMMANDS: Mapping[str, str] = {
     "replay": "Publish a file or a known data set as events.",
     "evaluate": "How good recommendations are on recorded events.",
     "recommend": "Ask what a user should see now.",
+    "story": "Tell what became of one answer: clicks, outcomes, parameters.",
     "users": "Show a user's features, or forget the user.",
     "items": "Show an item's features.",
     "models": "List, promote or roll back model versions.",
     "config": "Show every setting, its value and where it came from.",
-    "bench": "Measure this machine: freshness, workers, recommend.",
+    "bench": "Measure this machine: freshness, workers, learning, rollbacks, recommend.",
 }
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -22,13 +22,22 @@ if TYPE_CHECKING:
 # Reading the topic takes a few tenths of a second; longer means that the broker is away.
 READ_TIMEOUT_S = 5.0
 
+_CHECKPOINT_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("checkpoint", "left"),
+    ("version", "left"),
+    ("taken", "left"),
+    ("slots", "right"),
+    ("log loss", "right"),
+    ("", "left"),
+)
+
 _SECONDS = click.FloatRange(min=0.1)
-_model = click.option("--model", help="Registered model [default: the orchestrator's].")
+_model = click.option("--model", help="Registered model [default: the one of the settings].")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def _asking(function: Callable[..., None]) -> Callable[..., None]:
-    """Options of the commands that ask the orchestrator."""
+    """Options of the commands that ask the orchestrator or the learner."""
     for option in (
         _model,
         click.option("--reason", default="", help="Why, for people and the audit."),
@@ -55,15 +64,8 @@ def command() -> None:
 @_json
 def list_versions(model: str | None, registry: bool, as_json: bool) -> None:
     """Show every version, which one is the champion, since when and why."""
-    from millrace.registry.journal import read_ledger
-    from millrace.stream.reader import TopicReader
-    from millrace.topics import MODEL_EVENTS
-
-    values = settings()
-    name = model or values.orchestrator.model_name
-    with TopicReader(values.kafka, [MODEL_EVENTS], "beginning", values.stream) as reader:
-        ledger = read_ledger(name, reader, READ_TIMEOUT_S)
-    view, problem = _registry_view(values, name) if registry else (None, None)
+    ledger = _ledger(model)
+    view, problem = _registry_view(settings(), ledger.model_name) if registry else (None, None)
     if as_json:
         click.echo(json.dumps(_as_json(ledger, view, problem), indent=2))
     else:
@@ -85,13 +87,69 @@ def promote(version: str, model: str | None, reason: str, wait: bool, timeout: f
 
 @command.command()
 @click.argument("version", default="")
+@click.option("--checkpoint", default="", metavar="ID", help="Go back to this checkpoint of the learner instead.")
 @_asking
-def rollback(version: str, model: str | None, reason: str, wait: bool, timeout: float, as_json: bool) -> None:
-    """Go back to the champion before the present one, or to VERSION if it was a champion."""
+def rollback(
+    version: str, checkpoint: str, model: str | None, reason: str, wait: bool, timeout: float, as_json: bool
+) -> None:
+    """Go back to the champion before the present one, or to VERSION if it was a champion, or to a checkpoint.
+
+    Learning goes on from there, with what users do from now on.
+    """
     from millrace.registry import asking
 
     name = model or settings().orchestrator.model_name
-    _ask(name, asking.roll_back(name, version, getpass.getuser(), reason), wait, timeout, as_json)
+    request = asking.roll_back(name, version, getpass.getuser(), reason, checkpoint)
+    _ask(name, request, wait, timeout, as_json)
+
+
+@command.command()
+@_model
+@_json
+def checkpoints(model: str | None, as_json: bool) -> None:
+    """Show the learner's last checkpoints, which `rollback --checkpoint ID` can go back to; the newest first.
+
+    Slots are those learned in the line up to there; log loss is the mean of those since the checkpoint before, each
+    predicted before it was learned.
+    """
+    ledger = _ledger(model)
+    newest_first = list(reversed(ledger.checkpoints.values()))
+    if as_json:
+        content = {
+            "model": ledger.model_name,
+            "went_back_to": (ledger.reign.checkpoint_id or None) if ledger.reign else None,
+            "checkpoints": [_checkpoint(event) for event in newest_first],
+        }
+        click.echo(json.dumps(content, indent=2))
+    else:
+        _print_checkpoints(ledger, newest_first)
+
+
+@command.command()
+@_asking
+def learn(model: str | None, reason: str, wait: bool, timeout: float, as_json: bool) -> None:
+    """Have the learner learn what is in its buffer now."""
+    from millrace.learning.asking import ask_update
+    from millrace.registry import asking
+
+    values = settings()
+    name = model or values.learner.model_name
+    request = asking.trigger_update(name, getpass.getuser(), reason)
+    answer: dict[str, object] = {"command_id": request.command_id, "settled": wait}
+    if wait:
+        update = ask_update(values.kafka, values.stream, name, request, timeout)
+        answer |= {
+            "version": update.model_version,
+            "epoch": update.epoch,
+            "sequence": update.sequence,
+            "examples": update.examples,
+            "at_ms": update.created_at_ms,
+        }
+        said = f"model {name!r} has learned what was in its buffer (epoch {update.epoch}, update {update.sequence})"
+    else:
+        asking.send(values.kafka, name, request, timeout)
+        said = f"sent as {request.command_id}"
+    click.echo(json.dumps(answer, indent=2) if as_json else said)
 
 
 def _ask(name: str, request: Command, wait: bool, timeout_s: float, as_json: bool) -> None:
@@ -106,8 +164,19 @@ def _ask(name: str, request: Command, wait: bool, timeout_s: float, as_json: boo
         event = asking.ask(values.kafka, values.stream, name, request, timeout_s)
         answer = {"command_id": request.command_id, "settled": True, **_event(event)}
         before = f" (before: version {event.previous_version})" if event.previous_version else ""
-        said = f"version {event.model_version} of model {name!r} is the champion{before}"
+        at = f", as of checkpoint {event.checkpoint_id}," if event.checkpoint_id else ""
+        said = f"version {event.model_version} of model {name!r}{at} is the champion{before}"
     click.echo(json.dumps(answer, indent=2) if as_json else said)
+
+
+def _ledger(model: str | None) -> Ledger:
+    from millrace.registry.journal import read_ledger
+    from millrace.stream.reader import TopicReader
+    from millrace.topics import MODEL_EVENTS
+
+    values = settings()
+    with TopicReader(values.kafka, [MODEL_EVENTS], "beginning", values.stream) as reader:
+        return read_ledger(model or values.orchestrator.model_name, reader, READ_TIMEOUT_S)
 
 
 def _registry_view(values: Settings, name: str) -> tuple[RegistryView | None, str | None]:
@@ -125,6 +194,24 @@ def _event(event: ModelEvent) -> dict[str, object]:
         "at_ms": event.at_ms,
         "reason": event.reason,
         "previous_version": event.previous_version or None,
+        "checkpoint_id": event.checkpoint_id or None,
+    }
+
+
+def _checkpoint(event: ModelEvent) -> dict[str, object]:
+    figures = event.figures
+    return {
+        "checkpoint_id": event.checkpoint_id,
+        "version": event.model_version,
+        "at_ms": event.at_ms,
+        "epoch": int(figures["epoch"]),
+        "sequence": int(figures["sequence"]),
+        "examples": int(figures["examples"]),
+        "log_loss": figures["log_loss"],
+        "reign_id": event.reign_id,
+        "run_id": event.run_id,
+        "artifact_uri": event.artifact_uri,
+        "sha256": event.sha256.hex(),
     }
 
 
@@ -173,6 +260,35 @@ def _print_versions(ledger: Ledger, view: RegistryView | None) -> None:
     if ledger.reign:
         why = f": {ledger.reign.reason}" if ledger.reign.reason else ""
         click.echo(f"version {ledger.champion} is the champion since {_time(ledger.reign.at_ms)}{why}")
+
+
+def _print_checkpoints(ledger: Ledger, newest_first: Sequence[ModelEvent]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if not newest_first:
+        click.echo(
+            f"model {ledger.model_name!r} has no checkpoint yet; the online learner takes one every "
+            f"{settings().learner.checkpoint_interval_ms / 1_000:g} s (ONLINE_LEARNING_CHECKPOINT_INTERVAL_MS) "
+            "while it learns, and MLflow keeps it"
+        )
+        return
+    reign = ledger.reign
+    table = Table(box=None, pad_edge=False)
+    for heading, justify in _CHECKPOINT_COLUMNS:
+        table.add_column(heading, justify=justify)
+    for event in newest_first:
+        now = reign is not None and event.reign_id == reign.event_id
+        went_back = reign is not None and event.checkpoint_id == reign.checkpoint_id
+        table.add_row(
+            event.checkpoint_id,
+            event.model_version,
+            _time(event.at_ms),
+            f"{int(event.figures['examples']):,}",
+            f"{event.figures['log_loss']:.4f}",
+            "went back to it" if went_back else "present line" if now else "",
+        )
+    Console(highlight=False).print(table)
 
 
 def _time(at_ms: int) -> str:

@@ -71,6 +71,13 @@ DELIVERY_TIMEOUT_S = 10.0
     help="All tastes change so long after the beginning; may be given again. SIGUSR1 does it at once.",
 )
 @click.option(
+    "--warm-up",
+    default=0.0,
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Leave what the first seconds bring out of the figures at the end [default: nothing].",
+)
+@click.option(
     "--sessions",
     default=20_000,
     show_default=True,
@@ -89,6 +96,7 @@ def command(
     seed: int,
     speed: float,
     shift_at: tuple[float, ...],
+    warm_up: float,
     sessions: int,
     headless: bool,
     as_json: bool,
@@ -118,6 +126,8 @@ def command(
 
     if speed > 1 and duration is None:
         raise MillraceError(f"--speed {speed:g} needs --duration: how far in the past does it begin?")
+    if duration is not None and warm_up >= duration:
+        raise MillraceError(f"--warm-up {warm_up:g} leaves nothing of --duration {duration:g}")
     arms = parse_arms(arm_texts)
     if headless:
         logs.configure(settings().observability, PROCESS)
@@ -125,7 +135,7 @@ def command(
         quiet_logs()
     ago_s = (speed - 1) * (duration or 0.0)
     world = make_world(seed, items, shoppers, now_ms() - round(ago_s * 1000))
-    plan = Plan(rate, k, speed, ago_s, sessions, shift_at)
+    plan = Plan(rate, k, speed, ago_s, sessions, shift_at, warm_up)
     show = None if headless or as_json else partial(click.echo, err=True)
     events = EventProducer(settings().kafka, delivery_timeout_s=DELIVERY_TIMEOUT_S)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -14,6 +14,9 @@ UPDATE_SECONDS = Histogram(
     "Time to learn what is in the buffer and publish the parameters.",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5),
 )
+CHECKPOINTS = Counter(
+    "millrace_learner_checkpoints", "Checkpoints stored in MLflow, or tried in vain.", ("model", "result")
+)
 LOG_LOSS = Counter(
     "millrace_learner_log_loss_nats",
     "Summed log loss of the predictions made before each slot was learned.",

@@ -6,6 +6,7 @@ observations behind means and variances.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,11 @@ from millrace.v1.common_pb2 import SparseValues
 def vector_size(features: int) -> int:
     """Number of parameters of a model with so many features."""
     return 3 * features + 2
+
+
+def weight_names(feature_names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the first d + 1 parameters: the weights, by their features, and the intercept."""
+    return (*feature_names, "intercept")
 
 
 def to_vector(model: RankingModel) -> Vector:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from typing import TypeVar
 
 from confluent_kafka import KafkaException, Producer
+from google.protobuf.message import Message
 
 from millrace.errors import InfrastructureError, MillraceError
 from millrace.events.rules import check_command
@@ -16,12 +18,14 @@ from millrace.stream import logs
 from millrace.stream.clients import producer_config
 from millrace.stream.codec import encode
 from millrace.stream.reader import TopicReader
-from millrace.topics import COMMANDS, MODEL_EVENTS
+from millrace.topics import COMMANDS, MODEL_EVENTS, Topic
 from millrace.v1.command_pb2 import Command
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 
 SEND_AGAIN_S = 1.0
 """A command may get lost until its answer appears; the same id is acted on once."""
+
+Answer = TypeVar("Answer")
 
 
 class Refused(MillraceError):
@@ -35,10 +39,11 @@ def promote(model_name: str, version: str, issued_by: str, reason: str) -> Comma
     return command
 
 
-def roll_back(model_name: str, version: str, issued_by: str, reason: str) -> Command:
-    """A command that makes an earlier champion the champion again; empty version: the one before the present."""
+def roll_back(model_name: str, version: str, issued_by: str, reason: str, checkpoint_id: str = "") -> Command:
+    """A command that goes back to an earlier champion (empty version: the one before the present), or a checkpoint."""
     command = _command(issued_by, reason)
     command.roll_back.model_name, command.roll_back.model_version = model_name, version
+    command.roll_back.checkpoint_id = checkpoint_id
     return command
 
 
@@ -85,14 +90,59 @@ def ask(
     InvalidField, InfrastructureError
         As in :func:`send`.
     """
+    ledger = Ledger(model_name)
+
+    def settled(message: Message | None) -> ModelEvent | None:
+        if isinstance(message, ModelEvent):
+            ledger.apply(message)
+        return ledger.settled.get(command.command_id)
+
+    answer = exchange(kafka, stream, model_name, command, MODEL_EVENTS, settled, timeout_s, clock)
+    if answer is None:
+        raise MillraceError(
+            f"no answer from the orchestrator of model {model_name!r} within {timeout_s:g} s; is it running "
+            "(python -m workers.retrain_orchestrator), and for this model (MILLRACE_ORCHESTRATOR_MODEL_NAME)?"
+        )
+    if answer.type == ModelEventType.MODEL_EVENT_TYPE_COMMAND_REFUSED:
+        raise Refused(answer.reason)
+    return answer
+
+
+def exchange(
+    kafka: KafkaSettings,
+    stream: StreamSettings,
+    model_name: str,
+    command: Command,
+    topic: Topic,
+    answer: Callable[[Message | None], Answer | None],
+    timeout_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Answer | None:
+    """Send a command, again every second, until something that comes on a topic answers it.
+
+    Parameters
+    ----------
+    topic
+        Where the answer comes.
+    answer
+        Takes each message (None: a value that is empty); returns the answer once it is there.
+
+    Returns
+    -------
+    The answer; None if there is none in ``timeout_s`` seconds.
+
+    Raises
+    ------
+    InvalidField, InfrastructureError
+        As in :func:`send`.
+    """
     give_up = clock() + timeout_s
     sender = _Sender(kafka, model_name, command)
-    ledger = Ledger(model_name)
-    with TopicReader(kafka, [MODEL_EVENTS], "end", stream) as reader:
+    with TopicReader(kafka, [topic], "end", stream) as reader:
         while not reader.caught_up:
             reader.poll()
             if clock() > give_up:
-                problem = f"no answer from {kafka.bootstrap_servers} about {MODEL_EVENTS.name} within {timeout_s:g} s"
+                problem = f"no answer from {kafka.bootstrap_servers} about {topic.name} within {timeout_s:g} s"
                 raise InfrastructureError("kafka", f"{problem}; is it up (`millrace doctor`)?")
         send_at = clock()
         while clock() < give_up:
@@ -100,15 +150,10 @@ def ask(
                 sender.send(give_up - clock())
                 send_at = clock() + SEND_AGAIN_S
             for record in reader.poll(timeout_s=0.1):
-                if isinstance(record.message, ModelEvent):
-                    ledger.apply(record.message)
-            answer = ledger.settled.get(command.command_id)
-            if answer is not None:
-                return _accepted(answer)
-    raise MillraceError(
-        f"no answer from the orchestrator of model {model_name!r} within {timeout_s:g} s; is it running "
-        "(python -m workers.retrain_orchestrator), and for this model (MILLRACE_ORCHESTRATOR_MODEL_NAME)?"
-    )
+                found = answer(record.message)
+                if found is not None:
+                    return found
+    return None
 
 
 class _Sender:
@@ -142,9 +187,3 @@ class _Sender:
 def _command(issued_by: str, reason: str) -> Command:
     now_ms = time.time_ns() // 1_000_000
     return Command(command_id=str(uuid.uuid4()), issued_at_ms=now_ms, issued_by=issued_by, reason=reason)
-
-
-def _accepted(answer: ModelEvent) -> ModelEvent:
-    if answer.type == ModelEventType.MODEL_EVENT_TYPE_COMMAND_REFUSED:
-        raise Refused(answer.reason)
-    return answer

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
 
-from millrace.errors import InfrastructureError, InvalidField
+from millrace.errors import InvalidField
+from millrace.registry.folders import FolderCache
+from millrace.registry.mlflow_process import TIMEOUT_S, MlflowProcess
 from millrace.settings import MlflowSettings, home
 
 # A rollback to any of the last ten champions is live without a download (design, section 6).
 KEPT = 10
-
-_INCOMING = ".incoming-"
-# A download that was killed leaves its folder behind. No download lives for an hour: FETCH_TIMEOUT_S ends it.
-_ABANDONED_AFTER_S = 3_600.0
-# `import mlflow` takes 2-6 s of it on a busy small machine, 50 MB of parameters (the most there may be) a few more.
-FETCH_TIMEOUT_S = 60.0
 
 
 def default_directory(model_name: str) -> Path:
@@ -32,9 +21,9 @@ def default_directory(model_name: str) -> Path:
 class ModelCache:
     """Versions of one model in a folder that is called like the model.
 
-    MLflow is never imported here: its import takes seconds and holds the interpreter's lock, so a version is
-    fetched by a process of its own (``python -m millrace.registry.fetch``). A version becomes visible by one
-    rename, complete or not at all; several processes may share the folder.
+    MLflow is never imported here: its import holds the interpreter's lock for seconds, so a version is fetched by a
+    process of its own (``python -m millrace.registry.transfer``). A version becomes visible complete or not at all;
+    several processes may share the folder.
 
     Parameters
     ----------
@@ -49,28 +38,20 @@ class ModelCache:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        mlflow: MlflowSettings | None = None,
-        keep: int = KEPT,
-        timeout_s: float = FETCH_TIMEOUT_S,
+        self, directory: Path, mlflow: MlflowSettings | None = None, keep: int = KEPT, timeout_s: float = TIMEOUT_S
     ) -> None:
         self.directory = directory
-        self.mlflow = mlflow
-        self.keep = keep
-        self.timeout_s = timeout_s
+        self._mlflow = mlflow
+        self._timeout_s = timeout_s
+        self._folders = FolderCache(directory, _is_version, keep)
 
     def path(self, version: str) -> Path | None:
         """The folder of a version; None if it is not here."""
-        folder = self.directory / _checked(version)
-        return folder if folder.is_dir() else None
+        return self._folders.path(_checked(version))
 
     def versions(self) -> list[str]:
         """Versions on disk, the most recently ensured first."""
-        if not self.directory.is_dir():
-            return []
-        folders = [folder for folder in self.directory.iterdir() if folder.name.isdigit()]
-        return [folder.name for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)]
+        return self._folders.names()
 
     def ensure(self, version: str) -> Path:
         """The folder of a version, fetched from MLflow unless it is here. Blocks for seconds: call it in a thread.
@@ -80,73 +61,25 @@ class ModelCache:
         InfrastructureError
             MLflow is away, does not know the version, or did not deliver in time; nothing has changed on disk.
         """
-        folder = self.directory / _checked(version)
-        if not folder.is_dir():
-            self._fetch(version, folder)
-        os.utime(folder)
-        self._prune()
-        return folder
+        return self._folders.ensure(_checked(version), lambda folder: self._fetch(version, folder))
 
-    def _fetch(self, version: str, folder: Path) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        incoming = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=self.directory))
-        try:
-            self._run_fetch(version, incoming)
-            _sync(incoming)
-            # Fails when another process was faster (the folder is there and not empty): its copy is as good.
-            with contextlib.suppress(OSError):
-                incoming.rename(folder)
-            if not folder.is_dir():
-                raise InfrastructureError("mlflow", f"version {version} could not be put into {folder}")
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
+    def _fetch(self, version: str, into: Path) -> None:
+        name = self.directory.name
+        MlflowProcess(
+            f"fetching version {version} of {name}",
+            "millrace.registry.transfer",
+            ["fetch-version", "--model", name, "--version", version, "--into", str(into)],
+            self._mlflow,
+            self._timeout_s,
+        ).wait()
 
-    def _run_fetch(self, version: str, into: Path) -> None:
-        command = [sys.executable, "-m", "millrace.registry.fetch"]
-        command += ["--model", self.directory.name, "--version", version, "--into", str(into)]
-        environment = dict(os.environ)
-        if self.mlflow is not None:
-            environment["MLFLOW_TRACKING_URI"] = self.mlflow.tracking_uri
-            environment["MLFLOW_TIMEOUT_MS"] = str(self.mlflow.timeout_ms)
-        try:
-            subprocess.run(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                timeout=self.timeout_s,
-                check=True,
-                text=True,
-            )
-        except subprocess.TimeoutExpired as error:
-            problem = f"version {version} of {self.directory.name} did not arrive within {self.timeout_s:g} s"
-            raise InfrastructureError("mlflow", problem) from error
-        except subprocess.CalledProcessError as error:
-            lines = error.stderr.strip().splitlines()
-            reason = lines[-1] if lines else f"exit status {error.returncode}"
-            problem = f"version {version} of {self.directory.name} could not be fetched: {reason}"
-            raise InfrastructureError("mlflow", problem) from error
 
-    def _prune(self) -> None:
-        for version in self.versions()[self.keep :]:
-            shutil.rmtree(self.directory / version, ignore_errors=True)
-        for folder in self.directory.glob(f"{_INCOMING}*"):
-            with contextlib.suppress(FileNotFoundError):  # its own process is done with it
-                if time.time() - folder.stat().st_mtime > _ABANDONED_AFTER_S:
-                    shutil.rmtree(folder, ignore_errors=True)
+def _is_version(name: str) -> bool:
+    return name.isascii() and name.isdigit()
 
 
 def _checked(version: str) -> str:
     """The version, which becomes part of a path: MLflow numbers versions from 1."""
-    if not (version.isascii() and version.isdigit()):
+    if not _is_version(version):
         raise InvalidField("model_version", repr(version), "a number as the registry gives it")
     return version
-
-
-def _sync(folder: Path) -> None:
-    """Files reach the disk before the rename that shows them: a power cut leaves no empty version behind."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())

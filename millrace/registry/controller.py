@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -9,20 +10,30 @@ import structlog
 
 from millrace.ranking.model import first_ranker
 from millrace.registry.journal import Journal
-from millrace.registry.reconcile import FIRST_VERSION_REASON, Append, LogFirstVersion, Step, concerns, next_step
+from millrace.registry.reconcile import (
+    FIRST_VERSION_REASON,
+    Append,
+    LogFirstVersion,
+    PointAlias,
+    Step,
+    concerns,
+    next_step,
+)
 from millrace.registry.registry import Registry
 from millrace.registry.view import CHAMPION, RegistryView
 from millrace.v1.command_pb2 import Command
-from millrace.v1.model_pb2 import ModelEventType
+from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Controller:
-    """Brings what is (topic ``model-events``, the registry) to what should be. One thread at a time.
+    """Brings what is (topic ``model-events``, the registry) to what should be.
 
     An event is on all replicas before the alias that it means is touched: a crash between the two leaves the
     truth ahead of its projection, never the other way round.
+
+    One thread may answer commands while another one waits for MLflow: who rolls back does not.
     """
 
     def __init__(
@@ -36,9 +47,30 @@ class Controller:
         self._journal = journal
         self._registry = registry
         self._clock = clock
+        # Held while the journal is read and written, never while MLflow is asked.
+        self._at_journal = threading.Lock()
 
-    def reconcile(self, commands: Sequence[Command] = ()) -> None:
-        """Take every step that is open. Blocks for milliseconds, or for the timeouts of Kafka and MLflow.
+    def answer(self, command: Command) -> bool:
+        """Accept or refuse a command in ``model-events``, without MLflow; whether it needs nothing more.
+
+        It does while there is no version yet: :meth:`reconcile` makes the first one.
+
+        Raises
+        ------
+        InfrastructureError
+            Kafka failed; the command may or may not be settled.
+        """
+        if not concerns(command, self.model_name):
+            return True
+        with self._at_journal:
+            versions = self._journal.ledger().versions
+        while versions and self._step([command], None) is not None:
+            pass
+        with self._at_journal:
+            return command.command_id in self._journal.ledger().settled
+
+    def reconcile(self) -> None:
+        """Take every step that is open. Blocks for the timeouts of Kafka and MLflow.
 
         Raises
         ------
@@ -47,40 +79,36 @@ class Controller:
         MillraceError
             Something that only a person can mend.
         """
-        if self._journal.ledger().versions:
-            self._take_steps(commands, None)  # people wait for these, and they do not need MLflow
-        self._take_steps(commands, self._registry.view(self.model_name))
-
-    def is_settled(self, command: Command) -> bool:
-        """Whether a command needs nothing more: it was answered, or is another process's."""
-        if not concerns(command, self.model_name):
-            return True
-        return command.command_id in self._journal.ledger().settled
+        view = self._registry.view(self.model_name)
+        while (step := self._step((), view)) is not None:
+            if not isinstance(step, Append):
+                self._take(step)
+                view = self._registry.view(self.model_name)
 
     def stand_by(self) -> None:
         """It is another process's turn."""
-        self._journal.close()
+        with self._at_journal:
+            self._journal.close()
 
-    def _take_steps(self, commands: Sequence[Command], view: RegistryView | None) -> None:
-        while True:
-            now_ms = round(self._clock() * 1_000)
-            step = next_step(self._journal.ledger(), commands, view, now_ms)
-            if step is None:
-                return
-            self._take(step)
-            if view is not None and not isinstance(step, Append):
-                view = self._registry.view(self.model_name)
+    def _step(self, commands: Sequence[Command], view: RegistryView | None) -> Step | None:
+        """The next step; an event stands in the topic when this returns."""
+        with self._at_journal:
+            step = next_step(self._journal.ledger(), commands, view, round(self._clock() * 1_000))
+            if isinstance(step, Append):
+                self._append(step.event)
+            return step
 
-    def _take(self, step: Step) -> None:
-        if isinstance(step, Append):
-            self._journal.append(step.event)
-            log.info(
-                ModelEventType.Name(step.event.type).removeprefix("MODEL_EVENT_TYPE_").lower().replace("_", " "),
-                model=self.model_name,
-                version=step.event.model_version,
-                reason=step.event.reason,
-            )
-        elif isinstance(step, LogFirstVersion):
+    def _append(self, event: ModelEvent) -> None:
+        self._journal.append(event)
+        log.info(
+            ModelEventType.Name(event.type).removeprefix("MODEL_EVENT_TYPE_").lower().replace("_", " "),
+            model=self.model_name,
+            version=event.model_version,
+            reason=event.reason,
+        )
+
+    def _take(self, step: LogFirstVersion | PointAlias) -> None:
+        if isinstance(step, LogFirstVersion):
             made = self._registry.log_version(self.model_name, first_ranker(), step.step_id, FIRST_VERSION_REASON)
             log.info("stored in the registry", model=self.model_name, version=made.version, run=made.run_id)
         else:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 
+CHECKPOINTS_KEPT = 10
+"""Checkpoints that a rollback can return to (design, section 6)."""
+
 _REIGNS = (ModelEventType.MODEL_EVENT_TYPE_PROMOTED, ModelEventType.MODEL_EVENT_TYPE_ROLLED_BACK)
 
 
@@ -28,6 +31,8 @@ class Ledger:
         replaces; a rollback takes its target off, so that the next one goes further back.
     settled
         Command id -> the event that accepted or refused it.
+    checkpoints
+        Checkpoint id -> its event, of the last ``CHECKPOINTS_KEPT``, the newest last.
     """
 
     model_name: str
@@ -35,6 +40,7 @@ class Ledger:
     reign: ModelEvent | None = None
     former: tuple[str, ...] = ()
     settled: dict[str, ModelEvent] = field(default_factory=dict)
+    checkpoints: dict[str, ModelEvent] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
 
     @property
@@ -48,7 +54,8 @@ class Ledger:
         if event.model_name != self.model_name or event.event_id in self._taken:
             return
         if kind == ModelEventType.MODEL_EVENT_TYPE_CHECKPOINTED:
-            return  # the learner's, many: they change neither versions nor champion
+            self._keep(event)
+            return
         self._taken.add(event.event_id)
         if event.command_id:
             self.settled.setdefault(event.command_id, event)
@@ -58,13 +65,31 @@ class Ledger:
             self.former = self._former_after(event)
             self.reign = event
 
+    def _keep(self, event: ModelEvent) -> None:
+        """The learner's, many: they change neither versions nor champion, and old ones are forgotten.
+
+        Epochs grow for ever, and sequences inside an epoch, so that one that was taken before is told by its place.
+        """
+        newest = next(reversed(self.checkpoints.values()), None)
+        if newest is not None and _place(event) <= _place(newest):
+            return
+        self.checkpoints[event.checkpoint_id] = event
+        if len(self.checkpoints) > CHECKPOINTS_KEPT:
+            del self.checkpoints[next(iter(self.checkpoints))]
+
     def _former_after(self, event: ModelEvent) -> tuple[str, ...]:
         target = event.model_version
+        if event.checkpoint_id and target == self.champion:
+            return self.former
         if event.type == ModelEventType.MODEL_EVENT_TYPE_ROLLED_BACK and target in self.former:
             # Everything that reigned after the target was worse than it.
             latest = len(self.former) - 1 - self.former[::-1].index(target)
             return self.former[:latest]
         return (*self.former, self.champion) if self.champion else self.former
+
+
+def _place(checkpoint: ModelEvent) -> tuple[float, float]:
+    return checkpoint.figures.get("epoch", 0.0), checkpoint.figures.get("sequence", 0.0)
 
 
 def fold(model_name: str, events: Iterable[ModelEvent]) -> Ledger:

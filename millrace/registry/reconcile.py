@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from millrace.errors import MillraceError
-from millrace.registry.ledger import Ledger
+from millrace.registry.ledger import CHECKPOINTS_KEPT, Ledger
 from millrace.registry.view import CHAMPION, RegistryView
 from millrace.v1.command_pb2 import Command, PromoteCommand, RollBackCommand
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
@@ -110,15 +110,16 @@ def decide(ledger: Ledger, command: Command, now_ms: int) -> ModelEvent:
         refusal = _against_promotion(ledger, command.promote)
     else:
         event.type = ModelEventType.MODEL_EVENT_TYPE_ROLLED_BACK
-        event.model_version = command.roll_back.model_version or (ledger.former[-1] if ledger.former else "")
+        event.checkpoint_id = command.roll_back.checkpoint_id
+        event.model_version = _target(ledger, command.roll_back)
         refusal = _against_rollback(ledger, command.roll_back, event.model_version)
     if refusal:
         event.type = ModelEventType.MODEL_EVENT_TYPE_COMMAND_REFUSED
         event.reason = refusal
-        event.previous_version = ""
+        event.previous_version = event.checkpoint_id = ""
     else:
-        registered = ledger.versions[event.model_version]
-        event.run_id, event.artifact_uri, event.sha256 = registered.run_id, registered.artifact_uri, registered.sha256
+        made = ledger.checkpoints.get(event.checkpoint_id) or ledger.versions[event.model_version]
+        event.run_id, event.artifact_uri, event.sha256 = made.run_id, made.artifact_uri, made.sha256
     return event
 
 
@@ -170,9 +171,19 @@ def _against_promotion(ledger: Ledger, promote: PromoteCommand) -> str:
     return ""
 
 
+def _target(ledger: Ledger, roll_back: RollBackCommand) -> str:
+    """The version that a rollback leads to; empty if there is none."""
+    if roll_back.model_version:
+        return roll_back.model_version
+    if roll_back.checkpoint_id:
+        checkpoint = ledger.checkpoints.get(roll_back.checkpoint_id)
+        return checkpoint.model_version if checkpoint else ""
+    return ledger.former[-1] if ledger.former else ""
+
+
 def _against_rollback(ledger: Ledger, roll_back: RollBackCommand, target: str) -> str:
     if roll_back.checkpoint_id:
-        return f"checkpoint {roll_back.checkpoint_id!r} is not known"
+        return _against_checkpoint(ledger, roll_back.checkpoint_id, target)
     if not target:
         return "there is no earlier champion to roll back to"
     if target not in ledger.versions:
@@ -182,6 +193,18 @@ def _against_rollback(ledger: Ledger, roll_back: RollBackCommand, target: str) -
     if target not in ledger.former:
         earlier = ", ".join(dict.fromkeys(reversed(ledger.former))) or "none"
         return f"version {target} is no earlier champion (earlier champions: {earlier}); promote it instead"
+    return ""
+
+
+def _against_checkpoint(ledger: Ledger, checkpoint_id: str, target: str) -> str:
+    checkpoint = ledger.checkpoints.get(checkpoint_id)
+    if checkpoint is None:
+        kept = ", ".join(reversed(ledger.checkpoints)) or "none yet"
+        return f"model {ledger.model_name!r} has no checkpoint {checkpoint_id!r} (the last {CHECKPOINTS_KEPT}: {kept})"
+    if target not in ledger.versions:
+        return _unknown(ledger, target)
+    if target != checkpoint.model_version:
+        return f"checkpoint {checkpoint_id!r} is one of version {checkpoint.model_version}, not {target}"
     return ""
 
 

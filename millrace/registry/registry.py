@@ -48,14 +48,14 @@ class Registry:
 
     def create_model(self, name: str) -> None:
         """Make the registered model and the experiment that holds its runs, unless they are there."""
-        with self._errors("create the registered model"):
-            _unless(_PRESENT, lambda: self._client.create_registered_model(name))
-            _unless(_PRESENT, lambda: self._client.create_experiment(name))
+        with self.errors("create the registered model"):
+            unless(_PRESENT, lambda: self.client.create_registered_model(name))
+            unless(_PRESENT, lambda: self.client.create_experiment(name))
 
     def view(self, name: str) -> RegistryView:
         """The versions and aliases of a model; an empty view if the registry does not know it."""
-        with self._errors("list versions"):
-            model = _unless(_ABSENT, lambda: self._client.get_registered_model(name))
+        with self.errors("list versions"):
+            model = unless(_ABSENT, lambda: self.client.get_registered_model(name))
             if model is None:
                 return RegistryView()
             versions = sorted(map(_version, self._pages(name)), key=lambda version: int(version.version))
@@ -67,14 +67,14 @@ class Registry:
         Not idempotent by itself: callers look for the step's version first (``RegistryView.made_by``).
         """
         self.create_model(name)
-        with self._errors("log a version"), tempfile.TemporaryDirectory() as folder:
+        with self.errors("log a version"), tempfile.TemporaryDirectory() as folder:
             digest = model.save(Path(folder))
-            experiment = self._client.get_experiment_by_name(name)
-            run = self._client.create_run(experiment.experiment_id, run_name=reason, tags={STEP_TAG: step_id})
+            experiment = self.client.get_experiment_by_name(name)
+            run = self.client.create_run(experiment.experiment_id, run_name=reason, tags={STEP_TAG: step_id})
             run_id: str = run.info.run_id
-            self._client.log_artifacts(run_id, folder, ARTIFACT_PATH)
-            self._client.set_terminated(run_id)
-            entity = self._client.create_model_version(
+            self.client.log_artifacts(run_id, folder, ARTIFACT_PATH)
+            self.client.set_terminated(run_id)
+            entity = self.client.create_model_version(
                 name,
                 source=f"runs:/{run_id}/{ARTIFACT_PATH}",
                 run_id=run_id,
@@ -86,17 +86,17 @@ class Registry:
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Point an alias to a version. The orchestrator only."""
-        with self._errors(f"set alias {alias}"):
-            self._client.set_registered_model_alias(name, alias, version)
+        with self.errors(f"set alias {alias}"):
+            self.client.set_registered_model_alias(name, alias, version)
 
     def download(self, name: str, version: str, into: Path) -> None:
         """Copy the files of a version into an existing folder."""
-        with self._errors(f"fetch version {version} of {name}"):
-            entity = _unless(_ABSENT, lambda: self._client.get_model_version(name, version))
+        with self.errors(f"fetch version {version} of {name}"):
+            entity = unless(_ABSENT, lambda: self.client.get_model_version(name, version))
             if entity is None:
                 raise MillraceError(f"the registry holds no version {version} of model {name!r}")
             with tempfile.TemporaryDirectory(dir=into) as scratch:
-                self._client.download_artifacts(entity.run_id, ARTIFACT_PATH, scratch)
+                self.client.download_artifacts(entity.run_id, ARTIFACT_PATH, scratch)
                 for path in (Path(scratch) / ARTIFACT_PATH).iterdir():
                     path.rename(into / path.name)
 
@@ -105,14 +105,14 @@ class Registry:
         found: list[Any] = []
         token: str | None = None
         while True:
-            page = self._client.search_model_versions(f"name = '{name}'", page_token=token)
+            page = self.client.search_model_versions(f"name = '{name}'", page_token=token)
             found += page
             token = page.token
             if not token:
                 return found
 
     @cached_property
-    def _client(self) -> Any:
+    def client(self) -> Any:
         """MLflow's client, which has no usable types. Its HTTP settings exist as environment variables only."""
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
@@ -124,9 +124,9 @@ class Registry:
         return MlflowClient(tracking_uri=self.mlflow.tracking_uri, registry_uri=self.mlflow.tracking_uri)
 
     @contextlib.contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
+    def errors(self, what: str) -> Iterator[None]:
         """MLflow's many exceptions become one that says what could not be done and where."""
-        _ = self._client  # sets MLflow's variables before anything of it is imported
+        _ = self.client  # sets MLflow's variables before anything of it is imported
         import requests
         from mlflow.exceptions import MlflowException
 
@@ -139,7 +139,7 @@ class Registry:
             ) from error
 
 
-def _unless(code: str, call: Callable[[], Any]) -> Any:
+def unless(code: str, call: Callable[[], Any]) -> Any:
     """The call's answer; None if MLflow answers with this error code."""
     from mlflow.exceptions import MlflowException
 

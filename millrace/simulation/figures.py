@@ -67,6 +67,13 @@ class Estimate:
         """The difference of figures of different shoppers."""
         return Estimate(self.value - other.value, math.hypot(self.error, other.error))
 
+    def relative_to(self, other: Estimate) -> Estimate:
+        """How much higher than the figure of different shoppers, as a share of it (delta method); NaN if that is 0."""
+        if not other.value:
+            return Estimate(math.nan, math.nan)
+        times = self.value / other.value
+        return Estimate(times - 1, math.hypot(self.error, times * other.error) / abs(other.value))
+
 
 def ratio(numerators: Floats, denominators: Floats) -> Estimate:
     """Sum over sum, with the error by shopper: float64[shoppers] each; shoppers without denominator are left out."""
@@ -93,7 +100,7 @@ class Figures:
     Attributes
     ----------
     totals
-        float64[shoppers, len(Count)].
+        float64[shoppers, len(Count)], since the beginning.
     asked, failed
         Requests to a recommender, and those without an answer: a list with a count for each arm.
     """
@@ -103,6 +110,8 @@ class Figures:
         self.totals: Floats = np.zeros((len(arm_of), len(Count)))
         self.asked = [0] * arms
         self.failed = [0] * arms
+        # What is left out of the figures.
+        self._before: Floats = np.zeros_like(self.totals)
         self._rows = [np.flatnonzero(arm_of == arm) for arm in range(arms)]
 
     def add(self, shopper: int, what: Count, amount: float = 1.0) -> None:
@@ -110,16 +119,30 @@ class Figures:
         self.totals[shopper, what] += amount
 
     def sums(self, arm: int) -> Sequence[float]:
-        """Everything counted for an arm, in the order of ``Count``."""
+        """Everything counted for an arm since the beginning, in the order of ``Count``."""
         sums: list[float] = self.totals[self._rows[arm]].sum(axis=0).tolist()
         return sums
 
+    def warmed_up(self) -> None:
+        """Leave out of the figures what was counted up to now; ``totals`` and ``sums`` go on."""
+        self._before = self.totals.copy()
+
+    def told(self, arm: int) -> Sequence[float]:
+        """As ``sums``, since the warm-up: what the figures are made of."""
+        told: list[float] = self._told(arm).sum(axis=0).tolist()
+        return told
+
     def shoppers(self, arm: int) -> int:
-        """How many shoppers of an arm came so far."""
-        return int(np.count_nonzero(self.totals[self._rows[arm], Count.SESSIONS]))
+        """How many shoppers of an arm have seen a page or begun a session since the warm-up."""
+        return int(np.count_nonzero(self._told(arm)[:, [Count.SESSIONS, Count.PAGES]].any(axis=1)))
 
     def estimate(self, arm: int, name: str) -> Estimate:
-        """A figure (see ``RATIOS``) of an arm."""
+        """A figure (see ``RATIOS``) of an arm, since the warm-up."""
         numerator, denominator = RATIOS[name]
+        told = self._told(arm)
+        return ratio(told[:, numerator], told[:, denominator])
+
+    def _told(self, arm: int) -> Floats:
         rows = self._rows[arm]
-        return ratio(self.totals[rows, numerator], self.totals[rows, denominator])
+        told: Floats = self.totals[rows] - self._before[rows]
+        return told

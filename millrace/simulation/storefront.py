@@ -66,6 +66,8 @@ class Plan:
         Most sessions under way; who comes beyond is turned away and counted.
     shift_at
         When tastes shift, seconds of the wall after the beginning.
+    warm_up_s
+        What the first so many seconds of the wall bring is left out of the figures.
     """
 
     rate: float
@@ -74,6 +76,7 @@ class Plan:
     ago_s: float = 0.0
     sessions_max: int = 20_000
     shift_at: Sequence[float] = ()
+    warm_up_s: float = 0.0
 
 
 @dataclass
@@ -148,7 +151,8 @@ class Storefront:
         self._began = loop.time()
         self._epoch_ms = build.now_ms() - round(self.plan.ago_s * 1000)
         async with asyncio.TaskGroup() as people:
-            keepers = [people.create_task(work) for work in (self._arrivals(people), self._churn(), self._shifts())]
+            work = self._arrivals(people), self._churn(), self._shifts(), self._warm_up()
+            keepers = [people.create_task(one) for one in work]
             await stop.wait()
             self._closed = True
             for task in (*keepers, *self._pausing):
@@ -213,6 +217,11 @@ class Storefront:
         for at in sorted(self.plan.shift_at):
             await asyncio.sleep(max(0.0, self._began + at - asyncio.get_running_loop().time()))
             self.shift()
+
+    async def _warm_up(self) -> None:
+        if self.plan.warm_up_s:
+            await asyncio.sleep(self.plan.warm_up_s)
+            self.figures.warmed_up()
 
     async def _session(self, shopper: int, number: int, begin: int, wait_s: float) -> None:
         try:

@@ -133,6 +133,21 @@ def topic_ids(kafka: KafkaSettings, names: Iterable[str]) -> dict[str, str]:
     return _ids(_admin(kafka), kafka, list(names))
 
 
+def partition_counts(kafka: KafkaSettings, names: Sequence[str]) -> dict[str, int]:
+    """Number of partitions of each topic.
+
+    Raises
+    ------
+    InfrastructureError
+        The broker does not answer, or a topic is not made yet.
+    """
+    standing = _partitions(_admin(kafka), kafka)
+    for name in names:
+        if name not in standing:
+            raise _unknown(kafka, name)
+    return {name: standing[name] for name in names}
+
+
 def _refuse_other_counts(wanted: Sequence[WantedTopic], standing: Mapping[str, int], kafka: KafkaSettings) -> None:
     other = [topic for topic in wanted if standing.get(topic.name, topic.partitions) != topic.partitions]
     if not other:
@@ -227,9 +242,7 @@ def _ids(admin: AdminClient, kafka: KafkaSettings, names: Sequence[str]) -> dict
             ids[name] = str(future.result().topic_id)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise InfrastructureError(
-                    "kafka", f"no topic {name} on {kafka.bootstrap_servers}: `millrace topics apply` makes it"
-                ) from error
+                raise _unknown(kafka, name) from error
             raise _absent(kafka, error) from error
     return ids
 
@@ -280,6 +293,12 @@ def _asked(kafka: KafkaSettings, ask: Callable[[], T]) -> T:
         return ask()
     except KafkaException as error:
         raise _absent(kafka, error) from error
+
+
+def _unknown(kafka: KafkaSettings, name: str) -> InfrastructureError:
+    return InfrastructureError(
+        "kafka", f"no topic {name} on {kafka.bootstrap_servers}: `millrace topics apply` makes it"
+    )
 
 
 def _absent(kafka: KafkaSettings, error: KafkaException) -> InfrastructureError:

@@ -39,7 +39,8 @@ class TopicReader:
     topics
         What to read.
     start
-        ``"beginning"``, or ``"end"`` for records that come after the reader found the broker.
+        ``"beginning"``, ``"end"`` for records that come after the reader found the broker, or an append time, Unix
+        milliseconds: from the first record of that time or a later one.
     partitions
         Numbers of the partitions to read; None: all of them.
     """
@@ -48,7 +49,7 @@ class TopicReader:
         self,
         kafka: KafkaSettings,
         topics: Sequence[Topic],
-        start: Literal["beginning", "end"] = "beginning",
+        start: Literal["beginning", "end"] | int = "beginning",
         stream: StreamSettings | None = None,
         partitions: Collection[int] | None = None,
     ) -> None:
@@ -65,6 +66,7 @@ class TopicReader:
         # Where each partition ended when the reader started, and the next offset to read; empty until then.
         self._ends: dict[Partition, int] = {}
         self._next: dict[Partition, int] = {}
+        self._whole = False
         self._consumer = Consumer(
             consumer_config(kafka, _NO_GROUP)
             | {
@@ -103,6 +105,11 @@ class TopicReader:
         """Whether everything has been read that stood on the broker when the reader found it."""
         return bool(self._ends) and all(self._next[at] >= end for at, end in self._ends.items())
 
+    @property
+    def whole(self) -> bool:
+        """Whether it reads everything that its partitions still keep; known once the reader found the broker."""
+        return self._whole
+
     def lag(self) -> int:
         """Records (and markers of transactions) on the broker not read yet; 0 until the broker was found."""
         lag = 0
@@ -131,23 +138,24 @@ class TopicReader:
             return False
         self._ask_at = now + _ASK_AGAIN_S
         try:
-            found, bounds = self._ask()
+            found, bounds, starts = self._ask()
         except InfrastructureError as error:
             if str(error) != self._waiting_for:
                 self._waiting_for = str(error)
                 log.warning("waiting", what=self._waiting_for)
             return False
         self._waiting_for = ""
-        for partition, (low, high) in zip(found, bounds, strict=True):
+        self._whole = starts == [low for low, _high in bounds]
+        for partition, (_low, high), start in zip(found, bounds, starts, strict=True):
             at = partition.topic, partition.partition
             self._ends[at] = high
-            self._next[at] = low if self._start == "beginning" else high
-            partition.offset = OFFSET_BEGINNING if self._start == "beginning" else high
+            self._next[at] = start
+            partition.offset = OFFSET_BEGINNING if self._start == "beginning" else start
         self._consumer.assign(found)
         return True
 
-    def _ask(self) -> tuple[list[TopicPartition], list[tuple[int, int]]]:
-        """All partitions, and the first and the next offset of each."""
+    def _ask(self) -> tuple[list[TopicPartition], list[tuple[int, int]], list[int]]:
+        """All partitions, the first and the next offset of each, and the one to start from."""
         try:
             known = self._consumer.list_topics(timeout=_ASK_TIMEOUT_S).topics
             missing = [name for name in self._topics if name not in known or known[name].error]
@@ -159,9 +167,23 @@ class TopicReader:
                 for number in known[name].partitions
                 if self._partitions is None or number in self._partitions
             ]
-            return found, [self._bounds(partition) for partition in found]
+            bounds = [self._bounds(partition) for partition in found]
+            return found, bounds, self._starts(found, bounds)
         except KafkaException as error:
             raise InfrastructureError("kafka", f"{self._where}: {error.args[0].str()}") from error
+
+    def _starts(self, found: Sequence[TopicPartition], bounds: Sequence[tuple[int, int]]) -> list[int]:
+        if isinstance(self._start, str):
+            return [low if self._start == "beginning" else high for low, high in bounds]
+        asked = [TopicPartition(one.topic, one.partition, self._start) for one in found]
+        answers = self._consumer.offsets_for_times(asked, timeout=_ASK_TIMEOUT_S)
+        for answer in answers:
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+        # Negative: every record is older.
+        return [
+            answer.offset if answer.offset >= 0 else high for answer, (_low, high) in zip(answers, bounds, strict=True)
+        ]
 
     def _bounds(self, partition: TopicPartition) -> tuple[int, int]:
         bounds = self._consumer.get_watermark_offsets(partition, timeout=_ASK_TIMEOUT_S)

@@ -46,6 +46,7 @@ MODEL_UPDATES = Counter(
     "Records of model-updates: applied, passed, gap (waits for a snapshot), refused.",
     ("model", "result"),
 )
+CHECKPOINTS = Gauge("millrace_recommender_checkpoints", "Checkpoints on disk that a rollback can choose.", ("model",))
 UPDATE_DELAY_SECONDS = Histogram(
     "millrace_recommender_update_delay_seconds",
     "Time from the broker's append of parameters to serving with them.",

@@ -25,6 +25,7 @@ from millrace.ranking.features import HalfLives
 from millrace.ranking.item_table import ItemTable
 from millrace.ranking.popular import PopularItems
 from millrace.registry.cache import ModelCache, default_directory
+from millrace.registry.checkpoints import CheckpointCache
 from millrace.settings import KafkaSettings, Settings
 from millrace.stream.admin import topic_ids
 from millrace.stream.backoff import Backoff
@@ -125,7 +126,8 @@ class RecommenderServer:
         popular = PopularItems(table)
         self._mirror = ItemMirror(table, popular, kafka, stream, features.item_ttl_ms)
         cache = ModelCache(default_directory(own.model_name), settings.mlflow)
-        self._champion = ChampionFollower(own.model_name, cache, kafka, stream)
+        checkpoints = CheckpointCache(own.model_name, settings.mlflow)
+        self._champion = ChampionFollower(own.model_name, cache, checkpoints, kafka, stream)
         self._users = UserReader(settings.redis, own.features_timeout_ms)
         self._impressions = ImpressionLog(kafka, own.impressions_pending_max, own.linger_ms)
         self._topic_id = TopicId(kafka, Backoff(stream.backoff_max_ms / 1000))

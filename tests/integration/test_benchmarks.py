@@ -7,13 +7,24 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import freshness, learning, recommend, workers
+from benchmarks import freshness, learning, recommend, rollback, simulation, workers
 
 SHORT: dict[ModuleType, dict[str, object]] = {
     freshness: {"WARM_UP_S": 1.0, "PROBING_S": 2.0, "LIMIT_S": 0.5},
     workers: {"EVENTS": 10_000, "REDIS_LIMIT_EVENTS": 2_000},
     learning: {"ANSWERS": 1_000, "OUTCOMES_MADE": 1_000, "PROBING_S": 2.0},
+    rollback: {"ROLLBACKS": 4, "ITEMS": 200},
     recommend: {"STEP_S": 0.3, "LATENCY_S": 0.5, "RATES": (50, 100), "FLOOR_PER_S": 50, "ITEMS": 500, "USERS": 100},
+    # In so short a time hardly anybody buys.
+    simulation: {
+        "FIGURES": ("click_through",),
+        "PAGES_PER_S": 50.0,
+        "WARM_UP_S": 2.0,
+        "DURATION_S": 12.0,
+        "SHOPPERS": 300,
+        "ITEMS": 100,
+        "LOOK_S": 0.5,
+    },
 }
 ROWS = {
     freshness: ["freshness.click_to_known_ms", "freshness.click_to_recommendation_ms"],
@@ -28,7 +39,18 @@ ROWS = {
         "online_learner.full_buffer_ms",
         "learning.outcome_to_serving_ms",
     ],
+    rollback: ["learning.rollback_to_serving_ms"],
     recommend: ["recommend.requests_per_s", "recommend.latency_ms", "features.read_ms"],
+    simulation: [
+        "simulation.click_through.live",
+        "simulation.click_through.frozen",
+        "simulation.click_through.popular",
+        "simulation.click_through.live_vs_frozen",
+        "simulation.click_through.live_vs_popular",
+        "simulation.requests_failed",
+        "simulation.sessions_late",
+        "simulation.workers_behind",
+    ],
 }
 
 
@@ -42,5 +64,8 @@ def test_a_benchmark_gives_its_rows(benchmark: ModuleType, monkeypatch: pytest.M
     assert said, "long work says where it is"
     for row in rows:
         figures = [row.value, row.limit, row.p50, row.p90, row.p99]
-        assert all(math.isfinite(figure) and figure >= 0 for figure in figures if figure is not None)
+        least = -1 if row.unit == "relative" else 0
+        assert all(math.isfinite(figure) and figure >= least for figure in figures if figure is not None)
+        assert (row.low is None) == (row.high is None)
+        assert row.low is None or row.high is None or row.low <= row.value <= row.high
         assert (row.limit is None) == (row.ratio is None)

@@ -198,6 +198,8 @@ def test_replay_names_bad_lines(env: Mapping[str, str]) -> None:
         (("recommend", "--user", "a", "--k", "0"), "k: 0"),
         (("recommend", "--user", "a", "--as-of", "soon"), "as_of_ms: 'soon'"),
         (("users", "show", ""), "user_id: missing"),
+        (("story", ""), "request_id: missing"),
+        (("story", "a", "--user", "\n"), "user_id: control character U+000A"),
     ],
 )
 def test_mistakes_are_messages(arguments: tuple[str, ...], says: str, env: Mapping[str, str]) -> None:
@@ -268,7 +270,7 @@ def test_features_are_shown(env: Mapping[str, str], redis_url: str, process: Sta
 
 def test_common_commands_import_nothing_heavy() -> None:
     """A command that a person types answers at once: what takes seconds to import must not be imported."""
-    modules = ["topics", "produce", "replay", "recommend", "users", "items", "config"]
+    modules = ["topics", "produce", "replay", "recommend", "story", "users", "items", "config"]
     code = f"import sys, importlib\nfor m in {modules!r}: importlib.import_module('millrace.cli.' + m)\n"
     code += "import millrace.client, millrace.stream.admin, millrace.features.store, millrace.events.datasets\n"
     code += "print(*sorted({'numpy', 'pandas', 'mlflow', 'river', 'scipy', 'faust'} & set(sys.modules)))"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from millrace.errors import InfrastructureError, MillraceError
-from millrace.ranking.model import RankingModel, first_ranker
+from millrace.learning.state import STATE_FILE, fresh
+from millrace.ranking.model import RankingModel, UnusableModel, first_ranker
 from millrace.registry.cache import ModelCache
+from millrace.registry.checkpoint_runs import CHECKPOINT_TAG, CheckpointRuns
 from millrace.registry.registry import SCHEMA_TAG, Registry
 from millrace.registry.view import CHAMPION, RegistryView
 from millrace.settings import MlflowSettings
@@ -105,3 +108,27 @@ def test_unknown_versions_are_an_answer_and_an_absent_server_a_failure(mlflow: M
     away = Registry(MlflowSettings(tracking_uri="http://127.0.0.1:1", timeout_ms=1_000))
     with pytest.raises(InfrastructureError, match=r"mlflow: cannot list versions at http://127\.0\.0\.1:1"):
         away.view("nobody")
+
+
+def test_checkpoints_come_back_to_the_bit_and_old_ones_go(mlflow: MlflowSettings, tmp_path: Path) -> None:
+    registry = Registry(mlflow)
+    runs, stored = CheckpointRuns(registry, "checkpointed"), []
+    file = tmp_path / STATE_FILE
+    for sequence in range(1, 6):
+        content = replace(fresh(first_ranker(), "1", "reign", 3), sequence=sequence, learned={0: sequence}).to_bytes()
+        file.write_bytes(content)
+        stored.append(runs.store(file, {"examples": 5.0 * sequence}))
+        (tmp_path / str(sequence)).mkdir()
+        runs.fetch(stored[-1].run_id, tmp_path / str(sequence))
+        assert (tmp_path / str(sequence) / STATE_FILE).read_bytes() == content
+    # The learner that stores the fourth knows of the first and third; that there is a fifth it does not know.
+    assert sorted(runs.prune(stored[3], ["1.3.1", "1.3.3"])) == ["1.3.2"]
+    kept = registry.client.search_runs([registry.client.get_experiment_by_name("checkpointed").experiment_id])
+    assert sorted(run.data.tags[CHECKPOINT_TAG] for run in kept) == ["1.3.1", "1.3.3", "1.3.4", "1.3.5"]
+    with pytest.raises(InfrastructureError, match="cannot fetch the checkpoint of run"):
+        runs.fetch(stored[1].run_id, tmp_path)
+    with pytest.raises(MillraceError, match="the registry holds no run 00ff"):
+        runs.fetch("00ff", tmp_path)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UnusableModel, match="learner state is damaged"):
+        runs.store(file, {})

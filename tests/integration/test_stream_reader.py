@@ -13,7 +13,8 @@ from millrace.settings import KafkaSettings
 from millrace.stream.codec import encode
 from millrace.stream.reader import TopicReader
 from millrace.stream.worker import Record
-from millrace.topics import DRIFT_SIGNALS, EXPERIMENTS, ITEM_STATE, MODEL_EVENTS
+from millrace.topics import COMMANDS, DRIFT_SIGNALS, EXPERIMENTS, ITEM_STATE, MODEL_EVENTS
+from millrace.v1.command_pb2 import Command
 from millrace.v1.item_pb2 import ItemState
 from millrace.v1.model_pb2 import ModelEvent
 from tests.stream_support import Raw, send
@@ -63,6 +64,30 @@ def test_from_the_end_only_what_comes_later(topics_applied: KafkaSettings) -> No
         found: list[Record] = []
         until(lambda: found or found.__iadd__(reader.poll()))
         assert [cast("ModelEvent", record.message).event_id for record in found] == ["after"]
+
+
+def test_from_a_time_on(topics_applied: KafkaSettings) -> None:
+    def event(name: str) -> Raw:
+        value, headers = encode(Command(command_id=name))
+        return "ranker", value, headers
+
+    send(topics_applied, COMMANDS, [event("before")])
+    with TopicReader(topics_applied, [COMMANDS]) as reader:
+        [before] = read_to_end(reader)
+    # Append times are of milliseconds: the next record gets another one.
+    until(lambda: time.time_ns() // 1_000_000 > before.append_time_ms)
+    send(topics_applied, COMMANDS, [event("after"), event("later")])
+    for since_ms, expected in ((before.append_time_ms, 3), (before.append_time_ms + 1, 2), (2**42, 0)):
+        with TopicReader(topics_applied, [COMMANDS], since_ms) as reader:
+            assert len(read_to_end(reader)) == expected
+            assert reader.whole == (expected == 3)
+            assert reader.lag() == 0
+
+
+def read_to_end(reader: TopicReader) -> list[Record]:
+    found: list[Record] = []
+    until(lambda: found.__iadd__(reader.poll(timeout_s=0.05)) is found and reader.caught_up)
+    return found
 
 
 def test_empty_topics_are_caught_up_at_once(topics_applied: KafkaSettings) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
 
 import faust
 import pytest
@@ -23,24 +22,27 @@ COMMAND = promote("ranker", "1", "me", "")
 
 
 class Scripted(Controller):
-    """A controller that fails a number of times, and settles a command when it succeeds."""
+    """A controller that fails a number of times, then settles what it is asked for."""
 
     def __init__(self, failures: int) -> None:
         kafka, stream = KafkaSettings(), StreamSettings()
         super().__init__("ranker", Journal(kafka, stream, "ranker"), Registry(MlflowSettings()))
         self.failures = failures
         self.calls: list[str] = []
-        self.settled = False
 
-    def reconcile(self, commands: Sequence[Command] = ()) -> None:
+    def reconcile(self) -> None:
         self.calls.append("reconcile")
+        self._fail()
+
+    def answer(self, command: Command) -> bool:
+        self.calls.append("answer")
+        self._fail()
+        return command is COMMAND
+
+    def _fail(self) -> None:
         if self.failures:
             self.failures -= 1
             raise InfrastructureError("mlflow", "away")
-        self.settled = self.settled or bool(commands)
-
-    def is_settled(self, command: Command) -> bool:
-        return self.settled
 
     def stand_by(self) -> None:
         self.calls.append("stand by")
@@ -50,7 +52,9 @@ async def test_a_command_is_tried_until_it_is_settled() -> None:
     controller = Scripted(failures=2)
     turns = Turns(controller, interval_s=0.001)
     assert await turns.answer(COMMAND, lambda: True)
-    assert controller.calls == ["reconcile"] * 3
+    assert controller.calls == ["answer"] * 3
+    assert turns.readiness().missing == ["mlflow: away"]
+    assert await turns.reconcile()
     assert turns.readiness().ready
 
 
@@ -59,7 +63,7 @@ async def test_a_command_is_left_to_the_process_whose_turn_it_became() -> None:
     controller = Scripted(failures=10)
     leading = iter([True, True, False])
     assert not await Turns(controller, interval_s=0.001).answer(COMMAND, lambda: next(leading))
-    assert controller.calls == ["reconcile"] * 2
+    assert controller.calls == ["answer"] * 2
 
 
 async def test_readiness_tells_what_is_in_the_way() -> None:
@@ -81,6 +85,23 @@ async def test_after_a_rebalance_the_ledger_is_read_again() -> None:
     await turns.reconcile()
     await turns.reconcile()
     assert controller.calls == ["reconcile", "stand by", "reconcile", "reconcile"]
+
+
+async def test_a_command_does_not_wait_for_a_registry_that_hangs() -> None:
+    hangs, release = threading.Event(), threading.Event()
+
+    class Hanging(Scripted):
+        def reconcile(self) -> None:
+            hangs.set()
+            release.wait()
+
+    turns = Turns(Hanging(failures=0), interval_s=0.001)
+    reconciling = asyncio.create_task(turns.reconcile())
+    await asyncio.to_thread(hangs.wait)
+    assert await turns.answer(COMMAND, lambda: True)
+    assert not reconciling.done()
+    release.set()
+    assert await reconciling
 
 
 async def test_a_thread_hands_back_results_and_errors_and_holds_nobody_up() -> None:

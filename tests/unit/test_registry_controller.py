@@ -99,8 +99,17 @@ def test_events_come_before_the_alias_that_they_mean() -> None:
     assert setup.effects.done == FIRST
     setup.add_version()
     setup.effects.done.clear()
-    setup.controller.reconcile([promote(MODEL, "2", "me", "")])
+    assert setup.controller.answer(promote(MODEL, "2", "me", ""))
+    setup.controller.reconcile()
     assert setup.effects.done == ["PROMOTED 2", "alias 2"]
+
+
+def test_a_command_before_the_first_version_waits_for_it() -> None:
+    setup, command = Setup(), roll_back(MODEL, "", "me", "")
+    assert not setup.controller.answer(command)
+    setup.controller.reconcile()
+    assert setup.controller.answer(command)
+    assert setup.effects.done == [*FIRST, "COMMAND_REFUSED "]
 
 
 @pytest.mark.parametrize("failing", FIRST)
@@ -127,10 +136,10 @@ def test_without_the_registry_commands_are_answered_and_the_alias_follows_later(
     setup.registry.away = True
     first, second = promote(MODEL, "2", "me", ""), roll_back(MODEL, "", "me", "")
     for command in (first, second):
-        assert not setup.controller.is_settled(command)
+        assert setup.controller.answer(command)
+        assert setup.controller.answer(command)
         with pytest.raises(InfrastructureError):
-            setup.controller.reconcile([command])
-        assert setup.controller.is_settled(command)
+            setup.controller.reconcile()
     assert setup.journal.topic.champion == "1"
     setup.registry.away = False
     setup.controller.reconcile()
@@ -138,4 +147,4 @@ def test_without_the_registry_commands_are_answered_and_the_alias_follows_later(
 
 
 def test_commands_of_others_are_settled_as_they_are() -> None:
-    assert Setup().controller.is_settled(promote("other", "1", "me", ""))
+    assert Setup().controller.answer(promote("other", "1", "me", ""))

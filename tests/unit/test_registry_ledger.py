@@ -56,6 +56,36 @@ def test_other_models_refusals_and_checkpoints_change_no_champion() -> None:
     assert not {"c3", "c5"} & set(ledger.settled)
 
 
+def checkpoint(epoch: int, sequence: int, version: str = "1") -> ModelEvent:
+    made = event(0, CHECKPOINTED, version)
+    made.event_id = made.checkpoint_id = f"{version}.{epoch}.{sequence}"
+    made.figures["epoch"], made.figures["sequence"] = epoch, sequence
+    return made
+
+
+def test_the_last_ten_checkpoints_are_kept_also_when_the_topic_is_read_again() -> None:
+    log = [checkpoint(epoch, sequence) for epoch in (1, 2) for sequence in (5, 10, 15, 20, 25, 30)]
+    ledger = fold("ranker", log)
+    expected = [one.checkpoint_id for one in log[2:]]
+    assert list(ledger.checkpoints) == expected
+    for one in log:
+        ledger.apply(one)
+    assert list(ledger.checkpoints) == expected
+
+
+def test_a_rollback_to_a_checkpoint_of_the_champion_forgets_no_former_champion() -> None:
+    ledger = fold("ranker", [event(1, PROMOTED, "1"), event(2, PROMOTED, "2"), checkpoint(7, 3, "2")])
+    back = event(3, ROLLED_BACK, "2")
+    back.checkpoint_id = "2.7.3"
+    ledger.apply(back)
+    assert reign(ledger) == ("2", ("1",))
+    assert ledger.reign == back
+    further = event(4, ROLLED_BACK, "1")
+    further.checkpoint_id = "1.4.4"
+    ledger.apply(further)
+    assert reign(ledger) == ("1", ())
+
+
 VERSIONS = st.sampled_from(["1", "2", "3", "4"])
 EVENTS = st.lists(
     st.builds(event, st.integers(0, 30), st.sampled_from([REGISTERED, PROMOTED, ROLLED_BACK, REFUSED]), VERSIONS),

@@ -129,14 +129,44 @@ def test_a_bad_command_is_refused_once_with_the_reason(command: Command, reason:
     assert world.ledger.champion == "1"
 
 
-def test_a_rollback_to_a_checkpoint_that_nobody_stored_is_refused() -> None:
+def checkpoint(version: str, epoch: int) -> ModelEvent:
+    made = ModelEvent(
+        event_id=f"c{epoch}", model_name=MODEL, model_version=version, checkpoint_id=f"{version}.{epoch}.9"
+    )
+    made.type = ModelEventType.MODEL_EVENT_TYPE_CHECKPOINTED
+    made.run_id, made.artifact_uri, made.sha256 = f"run-{epoch}", f"uri-{epoch}", bytes([epoch])
+    made.figures["epoch"] = epoch
+    return made
+
+
+def test_a_rollback_to_a_checkpoint_names_where_it_is() -> None:
     world = World(versions=2)
     world.settle([promote(MODEL, "2", "me", "")])
-    command = roll_back(MODEL, "1", "me", "")
-    command.roll_back.checkpoint_id = "c7"
-    world.settle([command])
-    assert world.log[-1].type == REFUSED
-    assert "c7" in world.log[-1].reason
+    world.append(checkpoint("2", 3))
+    world.append(checkpoint("1", 4))
+    world.settle([roll_back(MODEL, "", "me", "it learned nonsense", "2.3.9")])
+    back = world.log[-1]
+    assert (back.type, back.model_version, back.previous_version) == (ROLLED_BACK, "2", "2")
+    assert (back.checkpoint_id, back.run_id, back.artifact_uri, back.sha256) == ("2.3.9", "run-3", "uri-3", b"\3")
+    world.settle([roll_back(MODEL, "1", "me", "", "1.4.9")])
+    assert (world.log[-1].checkpoint_id, world.view.aliases) == ("1.4.9", {CHAMPION: "1"})
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "reason"),
+    [
+        ("", "1.5.9", "model 'ranker' has no checkpoint '1.5.9' (the last 10: 1.4.9)"),
+        ("9", "1.4.9", "model 'ranker' has no version '9' (versions: 1, 2)"),
+        ("2", "1.4.9", "checkpoint '1.4.9' is one of version 1, not 2"),
+    ],
+)
+def test_a_rollback_to_a_checkpoint_that_is_not_there_is_refused(version: str, name: str, reason: str) -> None:
+    world = World(versions=2)
+    world.settle()
+    world.append(checkpoint("1", 4))
+    world.settle([roll_back(MODEL, version, "me", "", name)])
+    assert (world.log[-1].type, world.log[-1].reason) == (REFUSED, reason)
+    assert world.log[-1].checkpoint_id == ""
 
 
 def test_commands_of_others_are_left_alone() -> None:

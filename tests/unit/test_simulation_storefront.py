@@ -135,6 +135,14 @@ async def test_items_change_and_tastes_shift_in_time() -> None:
     assert all(event.type != 1 and not event.request_id for event in log.events), "no views, no answers"
 
 
+async def test_figures_without_the_warm_up() -> None:
+    world = make_world(7, 100, 50)
+    plan = Plan(rate=300, speed=100, ago_s=10_000, warm_up_s=0.2)
+    shop = Storefront(world, [ARM], {"only": Service(world)}, Log(), plan)
+    await run_until(shop, lambda: 0 < shop.figures.told(0)[Count.PAGES] < shop.figures.sums(0)[Count.PAGES])
+    assert shop.figures.told(0)[Count.SLOTS] == 10 * shop.figures.told(0)[Count.PAGES]
+
+
 async def test_arms_show_what_they_say() -> None:
     world, log = make_world(7, 100, 200), Log()
     arms = [Arm("popular", "popular"), Arm("random", "random")]

@@ -18,6 +18,7 @@ from millrace.stream.dead_letters import dead_letter_headers
 from millrace.stream.decoding import Fetched, Undecodable, read_record
 from millrace.stream.handling import handle
 from millrace.stream.logs import OncePerKind, Repetition
+from millrace.stream.partitioner import partition_of
 from millrace.stream.worker import Assignment, Headers, Output, Partition, Record
 from millrace.topics import INTERACTIONS, ITEMS, Topic
 from millrace.v1.interaction_pb2 import Interaction
@@ -257,3 +258,8 @@ def test_the_filter_forgets_the_kind_that_came_longest_ago() -> None:
         assert repetition.left_out(kind) == 0
     assert repetition.left_out(kinds[0]) == 0
     assert repetition.left_out(kinds[-1]) is None
+
+
+def test_the_partition_of_a_key_is_what_every_kafka_client_says() -> None:
+    """Of ten partitions, by Java's default partitioner; an integration test asks librdkafka."""
+    assert [partition_of(key, 10) for key in ("21", "foobar", "abc", "a-little-bit-long-string")] == [0, 6, 7, 2]

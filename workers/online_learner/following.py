@@ -57,6 +57,11 @@ class Following:
                 if command.trigger_update.model_name == self._model_name and asked not in self._answered:
                     self._asked.append(asked)
 
+    @property
+    def ledger(self) -> Ledger:
+        """What has happened to the model, as far as it was read."""
+        return self._ledger
+
     def reign(self) -> ModelEvent:
         """The promotion or rollback that made the champion. Raises InfrastructureError if there is none yet."""
         if self._ledger.reign is None:

@@ -4,7 +4,8 @@
 
 The state of a line of learning (parameters, optimizer, positions) stands as a snapshot on ``model-updates``, and who
 starts goes on from the newest one of the present champion's reign: what was learned since is learned again, slot by
-slot in the same order, to the same numbers. A new champion, or a rollback, starts a line from that version.
+slot in the same order, to the same numbers. A new champion starts a line from its version, a rollback from the version
+or checkpoint that it names.
 """
 
 from __future__ import annotations
@@ -22,17 +23,22 @@ from millrace.learning.learner import OnlineRanker
 from millrace.learning.parameters import changed, to_vector, vector_size
 from millrace.learning.state import LearnerState
 from millrace.learning.updates import snapshot_records
+from millrace.registry.checkpoints import CheckpointCache
 from millrace.settings import Settings
 from millrace.stream.fenced import FencedProducer
 from millrace.stream.worker import Assignment, Output, Partition, Record
-from millrace.topics import MODEL_UPDATES, OUTCOMES, Topic
+from millrace.topics import MODEL_EVENTS, MODEL_UPDATES, OUTCOMES, Topic
 from millrace.v1.common_pb2 import Position
 from millrace.v1.model_pb2 import ModelUpdate, ParameterUpdate
 from millrace.v1.outcome_pb2 import ImpressionOrigin, Label, Outcome
+from workers.online_learner.checkpoints import Checkpointer
 from workers.online_learner.following import Following
-from workers.online_learner.lines import first_state, read_lines
+from workers.online_learner.lines import find_start, first_state
 
 log = structlog.stdlib.get_logger(__name__)
+
+# In a silence the state is written again this often, well before the topic drops the last one.
+_SILENT_S = MODEL_UPDATES.retention_ms / 1_000 / 6
 
 _LABELS = {True: Label.Name(Label.LABEL_POSITIVE), False: Label.Name(Label.LABEL_NEGATIVE)}
 _SHOWN = {label: name.removeprefix("LABEL_").lower() for label, name in _LABELS.items()}
@@ -55,6 +61,8 @@ class OnlineLearner:
         self._snapshot_interval_s = ours.snapshot_interval_ms / 1_000
         self._following = Following(settings.kafka, settings.stream, self._model_name)
         self._updates = FencedProducer(settings.kafka, self.name, self._model_name)
+        self._checkpoints = CheckpointCache(self._model_name, settings.mlflow)
+        self._checkpointer = Checkpointer(settings, self._checkpoints)
         self._ranker: OnlineRanker | None = None
         self._state: LearnerState | None = None
         self._topic_id = ""
@@ -88,16 +96,14 @@ class OnlineLearner:
         self._updates.open()
         self._following.open()
         reign = self._following.reign()
-        lines = read_lines(self._settings.kafka, self._settings.stream, self._model_name)
-        self._epoch = lines.epoch
-        state = lines.newest.get(reign.event_id)
-        last = state or lines.last
+        start = find_start(self._settings, self._following.ledger, reign, self._checkpoints)
+        self._epoch = start.epoch
         self._read = {}
-        if last is not None and last.topic_id == self._topic_id:
-            self._read.update(last.learned)
-        elif last is not None and last.topic_id:
-            log.warning("topic outcomes was made anew: all of it is learned", before=last.topic_id, now=self._topic_id)
-        self._begin(state or first_state(self._settings, reign))
+        if start.topic_id == self._topic_id:
+            self._read.update(start.learned)
+        elif start.topic_id:
+            log.warning("topic outcomes was made anew: all of it is learned", before=start.topic_id, now=self._topic_id)
+        self._begin(start.state)
         return {(topic, number): self._read[number] for topic, number in partitions if number in self._read}
 
     def on_batch(self, records: Sequence[Record], output: Output) -> None:
@@ -127,17 +133,21 @@ class OnlineLearner:
         self._following.poll(now)
         if self._following.reign().event_id != self._line.reign_id:
             # Nothing of the old line is published any more; what is in the buffer teaches the new one.
-            self._begin(first_state(self._settings, self._following.reign()))
+            self._begin(first_state(self._settings, self._following.reign(), self._checkpoints))
         asked = self._following.triggers()
         if asked or (self._buffered_at is not None and now - self._buffered_at >= self._interval_s):
             self._learn(asked)
-        elif self._unsaved and now >= self._snapshot_at:
+        elif now >= self._snapshot_at and (self._unsaved or now >= self._snapshot_at + _SILENT_S):
             # The last updates before a silence: who missed one has to wait for this, and so has who starts.
             self._updates.write(self._snapshot(now))
+        stored = self._checkpointer.follow(now, self._line, self._following.ledger)
+        if stored is not None:
+            self._updates.write([(MODEL_EVENTS, self._model_name, stored)])
 
     def revoke(self, partitions: Sequence[Partition]) -> None:
         """Another process leads: it resumes from the topic."""
         del partitions
+        self._checkpointer.stop()
         self._clear_buffer()
         self._updates.close()
         self._following.close()
@@ -145,6 +155,7 @@ class OnlineLearner:
     def close(self, output: Output) -> None:
         """Learn the rest, and leave a state behind that includes it."""
         del output
+        self._checkpointer.stop()
         if self._updates.is_open:
             self._snapshot_at = 0.0
             self._learn([])
@@ -163,6 +174,7 @@ class OnlineLearner:
         self._ranker = ranker
         self._state = ranker.state(0, self._learned(), self._topic_id)
         self._updates.write(self._snapshot(time.monotonic()))
+        self._checkpointer.begin(time.monotonic())
         size = vector_size(len(state.model.feature_names))
         metrics.PARAMETERS.labels(self._model_name).set(size)
         metrics.PARAMETERS_MAX.labels(self._model_name).set(size)
@@ -182,6 +194,7 @@ class OnlineLearner:
         assert self._ranker is not None
         began, before = time.monotonic(), to_vector(self._line.model)
         loss = self._ranker.learn(self._rows, self._labels)
+        self._checkpointer.learned(loss)
         state = self._ranker.state(self._line.sequence + 1, self._read, self._topic_id)
         update = ParameterUpdate(
             model_name=self._model_name,

@@ -57,7 +57,8 @@ def build(settings: Settings, turns: Turns) -> faust.App:
     commands = app.topic(COMMANDS.name, key_serializer="raw", value_serializer="raw")
     dead_letters = app.topic(COMMANDS.dlq, key_serializer="raw", value_serializer="raw")
     max_bytes = settings.stream.max_value_bytes
-    assigned = asyncio.Event()
+    # Set when there is something to look at before the interval is over.
+    due = asyncio.Event()
     model_name = settings.orchestrator.model_name
     BUFFERED_COMMANDS_MAX.labels(model_name).set(settings.orchestrator.buffered_commands_max)
 
@@ -76,6 +77,7 @@ def build(settings: Settings, turns: Turns) -> faust.App:
                 check_command(command)
                 if not await turns.answer(command, leads):
                     continue
+                due.set()  # the registry follows
             except InvalidField as error:
                 await reject(record, error)
             except Exception as error:
@@ -87,18 +89,18 @@ def build(settings: Settings, turns: Turns) -> faust.App:
     @app.task  # type: ignore[untyped-decorator]
     async def look_after() -> None:
         while not app.should_stop:
-            assigned.clear()
+            due.clear()
             if leads():
                 await turns.reconcile()
             else:
                 await turns.stand_by()
-            await app.wait(assigned.wait(), timeout=interval_s)
+            await app.wait(due.wait(), timeout=interval_s)
 
     def on_revoked(_app: Any, *_: Any, **__: Any) -> None:
         turns.over()
 
     def on_assigned(_app: Any, *_: Any, **__: Any) -> None:
-        assigned.set()
+        due.set()
 
     # The type that mode declares for a handler (both *args and a keyword) is one that mypy matches to no function.
     app.on_partitions_revoked.connect(on_revoked)  # type: ignore[arg-type]

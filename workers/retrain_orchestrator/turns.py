@@ -1,12 +1,12 @@
-"""Runs the controller from Faust's event loop: one reconciliation at a time, in a thread, with its outcome kept."""
+"""Runs the controller from Faust's event loop: one reconciliation and one answer at a time, in threads."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -31,6 +31,7 @@ BUFFERED_COMMANDS = Gauge("millrace_orchestrator_buffered_commands", "Commands f
 BUFFERED_COMMANDS_MAX = Gauge("millrace_orchestrator_buffered_commands_max", "Most commands fetched ahead.", ["model"])
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Turns:
@@ -45,7 +46,8 @@ class Turns:
     def __init__(self, controller: Controller, interval_s: float) -> None:
         self._controller = controller
         self._interval_s = interval_s
-        self._one_at_a_time = asyncio.Lock()
+        # Two things may go on at the same time: a look at MLflow, and answers to commands, which do not wait for it.
+        self._reconciling, self._answering = asyncio.Lock(), asyncio.Lock()
         self._reread = False
         self._problem = "waiting for its part of the work"
         self._leads = False
@@ -69,23 +71,19 @@ class Turns:
 
     async def stand_by(self) -> None:
         """It is another process's turn."""
-        async with self._one_at_a_time:
+        async with self._reconciling, self._answering:
             self._lead(False)
             self._problem = ""
             await in_thread(self._controller.stand_by)
 
-    async def reconcile(self, commands: Sequence[Command] = ()) -> bool:
+    async def reconcile(self) -> bool:
         """Bring everything to where it should be; False, with the reason logged, if something is in the way."""
-        async with self._one_at_a_time:
+        async with self._reconciling:
             self._lead(True)
             try:
-                await in_thread(self._reconcile, commands)
+                await in_thread(self._on_what_stands, self._controller.reconcile)
             except MillraceError as error:
-                if isinstance(error, InfrastructureError):
-                    metrics.INFRASTRUCTURE_FAILURES.labels(NAME, error.system).inc()
-                if str(error) != self._problem:  # say it once, not every two seconds
-                    log.warning("cannot reconcile, trying again", problem=str(error))
-                self._problem = str(error)
+                self._failed(error)
                 return False
             if self._problem:
                 log.info("everything is as it should be", model=self._controller.model_name)
@@ -102,22 +100,30 @@ class Turns:
             if await self._settled(command):
                 COMMANDS.labels(self._controller.model_name).inc()
                 return True
-            if not await self.reconcile([command]) and not await self._settled(command):
-                await asyncio.sleep(self._interval_s)
+            await asyncio.sleep(self._interval_s)
         return False
 
     async def _settled(self, command: Command) -> bool:
-        async with self._one_at_a_time:
+        async with self._answering:
+            self._lead(True)
             try:
-                return await in_thread(self._controller.is_settled, command)
-            except InfrastructureError:
-                return False  # reconcile() meets the same failure and says so
+                return await in_thread(self._on_what_stands, self._controller.answer, command)
+            except MillraceError as error:
+                self._failed(error)
+                return False
 
-    def _reconcile(self, commands: Sequence[Command]) -> None:
+    def _on_what_stands(self, act: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         if self._reread:
             self._reread = False
             self._controller.stand_by()
-        self._controller.reconcile(commands)
+        return act(*arguments, **named)
+
+    def _failed(self, error: MillraceError) -> None:
+        if isinstance(error, InfrastructureError):
+            metrics.INFRASTRUCTURE_FAILURES.labels(NAME, error.system).inc()
+        if str(error) != self._problem:  # say it once, not every two seconds
+            log.warning("cannot reconcile, trying again", problem=str(error))
+        self._problem = str(error)
 
     def _lead(self, leads: bool) -> None:
         if leads != self._leads:
