@@ -73,6 +73,7 @@ bench: $(READY) $(GENERATED) ## Every benchmark, each with the machine's own lim
 	@$(BIN)/millrace bench rollback
 	@$(BIN)/millrace bench recommend
 	@$(BIN)/millrace bench simulation
+	@$(BIN)/millrace bench freshness-value
 
 .PHONY: format
 format: $(READY) ## Format the code and mend what ruff can mend

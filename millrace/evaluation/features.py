@@ -63,6 +63,16 @@ class MemoryFeatures:
         for distance, earlier in enumerate(context, start=1):
             self._items.follow(earlier, item_id, 1 / distance, at_ms)
 
+    def offer(self, item_id: str, published_ms: int) -> None:
+        """An item is on sale, new since ``published_ms``; to be called before any event with it."""
+        self._items.publish(item_id, published_ms)
+
+    def withdraw(self, item_id: str) -> None:
+        """An item is not on sale any more: nobody gets it as an answer."""
+        row = self.table.row_for(item_id)
+        self.table.servable[row] = False
+        self.table.touched.add(row)
+
     def ready(self, user: MemoryUser | None) -> None:
         """Bring table and lists up to date for a request of this user."""
         self._items.write()

@@ -94,6 +94,13 @@ class MemoryItems:
             self._trim(item)
         self._followed.add(item.row)
 
+    def publish(self, item_id: str, published_ms: int) -> None:
+        """The catalogue has an item, new since ``published_ms``; to be called before anything happens to it."""
+        item = self._item(item_id)
+        item.first_ms = published_ms
+        self._table.catalogued[item.row] = True
+        self._changed.add(item)
+
     def write(self) -> None:
         """Write the figures that changed into the table."""
         put = self._table.put

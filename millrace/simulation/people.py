@@ -65,6 +65,11 @@ class People:
     slowly and for ever while the spread among people stays. ``shift`` changes everyone at once: each category's
     liking goes to another category, half of the dimensions of style turn round, and the habits are drawn anew.
 
+    Parameters
+    ----------
+    drift_period_s
+        How long a taste takes to go once round.
+
     Attributes
     ----------
     habits
@@ -73,8 +78,9 @@ class People:
         How many there were.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
+    def __init__(self, size: int, seed: int, drift_period_s: float = DRIFT_PERIOD_S) -> None:
         self._seed = seed
+        self._drift_period_s = drift_period_s
         self.habits = Habits()
         self.shifts = 0
         rng = chance(seed, Purpose.PEOPLE)
@@ -92,7 +98,7 @@ class People:
 
     def taste(self, shopper: int, now_s: float) -> Taste:
         """What this shopper likes at a moment."""
-        angle = 2 * math.pi * now_s / DRIFT_PERIOD_S
+        angle = 2 * math.pi * now_s / self._drift_period_s
         near, far = math.cos(angle), math.sin(angle)
         category = self._common + near * self._category[0, shopper] + far * self._category[1, shopper]
         style = near * self._style[0, shopper] + far * self._style[1, shopper]
