@@ -74,6 +74,10 @@ bench: $(READY) $(GENERATED) ## Every benchmark, each with the machine's own lim
 	@$(BIN)/millrace bench recommend
 	@$(BIN)/millrace bench simulation
 
+.PHONY: statistics
+statistics: $(READY) $(GENERATED) ## What the experiments' rules do to simulated experiments whose truth is known
+	@$(BIN)/python -m benchmarks.statistics $(ARGS)
+
 .PHONY: format
 format: $(READY) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff format .

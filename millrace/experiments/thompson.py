@@ -78,7 +78,7 @@ def shares(best: npt.ArrayLike, floor: float) -> Floats:
     arms = probabilities.shape[-1]
     if not 0 <= floor <= 1 / arms:
         raise InvalidField("floor", f"{floor:g}", f"0 to {1 / arms:g}, one over the number of arms")
-    return floor + (1 - arms * floor) * probabilities
+    return np.asarray(floor + (1 - arms * floor) * probabilities, dtype=float)
 
 
 def by_name(names: Sequence[str], values: Floats) -> dict[str, float]:

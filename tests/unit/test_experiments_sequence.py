@@ -13,9 +13,9 @@ from millrace.errors import InvalidField
 from millrace.experiments.comparison import Comparison, Sums
 from millrace.experiments.sequence import Boundary
 
-Slot = tuple[str, bool, float, float]
+Slot = tuple[str, bool, tuple[float, float], float, int]
 SLOTS = st.lists(
-    st.tuples(st.sampled_from("abcdef"), st.booleans(), st.sampled_from([0.1, 0.5, 0.9]), st.sampled_from([0.0, 1.0])),
+    st.tuples(st.sampled_from("abcdef"), st.booleans(), st.just((0.3, 0.6)), st.sampled_from([0.0, 1.0]), st.just(0)),
     min_size=1,
     max_size=60,
 )
@@ -62,24 +62,26 @@ def compared(slots: list[Slot]) -> Sums:
 @given(SLOTS)
 def test_sums_updated_slot_by_slot_are_those_computed_from_all(slots: list[Slot]) -> None:
     sums = compared(slots)
-    clicks = np.array([clicked for *_, clicked in slots])
+    clicks = np.array([clicked for *_, clicked, _ in slots])
     centre = np.concatenate([[0.0], np.cumsum(clicks)[:-1] / np.arange(1, len(slots))])
-    weights = np.array([(-1 if control else 1) / propensity for _, control, propensity, _ in slots])
+    weights = np.array([-1 / shares[1] if control else 1 / shares[0] for _, control, shares, *_ in slots])
     steps = weights * (clicks - centre)
     users = sorted({user for user, *_ in slots})
     place = np.array([users.index(user) for user, *_ in slots])
     totals, sizes = np.bincount(place, steps, len(users)), np.bincount(place, minlength=len(users))
     assert sums.effect == pytest.approx(steps.mean(), abs=1e-9)
     residuals = totals - steps.mean() * sizes
-    assert sums.variance == pytest.approx(residuals @ residuals, abs=1e-8)
+    outcomes = np.bincount(place, clicks - centre, len(users))
+    assert sums.assigned == pytest.approx(outcomes @ outcomes / (0.3 * 0.6), abs=1e-8)
+    assert sums.variance == pytest.approx(max(residuals @ residuals, sums.assigned), abs=1e-8)
     control = weights < 0
     if control.any():
         assert sums.control_rate == pytest.approx(np.average(clicks[control], weights=-weights[control]))
 
 
 def test_sums_of_disjoint_users_add_up() -> None:
-    one: list[Slot] = [("a", True, 0.5, 0.0), ("a", True, 0.5, 0.0)]
-    two: list[Slot] = [("b", False, 0.5, 0.0)]
+    one: list[Slot] = [("a", True, (0.5, 0.5), 0.0, 0), ("a", True, (0.5, 0.5), 0.0, 0)]
+    two: list[Slot] = [("b", False, (0.5, 0.5), 0.0, 0)]
     both = compared(one) + compared(two)
     assert both == compared([*one, *two]), "without clicks the centre is 0 in both"
     assert Sums() + both == both
@@ -88,8 +90,8 @@ def test_sums_of_disjoint_users_add_up() -> None:
 def test_nothing_seen_is_nothing_known() -> None:
     assert Sums().interval(Boundary(0.05, 1.0)) == (-math.inf, math.inf)
     assert (Sums().effect, Sums().control_rate, Sums().variance) == (0.0, 0.0, 0.0)
-    with pytest.raises(InvalidField, match="propensity: 0"):
-        Comparison().add("anna", True, 0.0, 1.0)
+    with pytest.raises(InvalidField, match="shares: "):
+        Comparison().add("anna", True, (0.0, 0.5), 1.0)
 
 
 def test_the_estimate_finds_a_known_difference_at_unequal_and_moving_propensities() -> None:
@@ -100,7 +102,7 @@ def test_the_estimate_finds_a_known_difference_at_unequal_and_moving_propensitie
         share = (0.1, 0.5, 0.7)[slot // 5_000 % 3]
         control = bool(rng.random() >= share)
         clicked = float(rng.random() < (0.05 if control else 0.08))
-        comparison.add(f"user-{slot % 2_500}", control, 1 - share if control else share, clicked)
+        comparison.add(f"user-{slot % 2_500}", control, (share, 1 - share), clicked, slot // 5_000)
     low, high = comparison.sums.interval(Boundary(0.05, 10_000.0))
     assert low < 0.03 < high
     assert comparison.sums.effect == pytest.approx(0.03, abs=4 * math.sqrt(comparison.sums.variance) / 50_000)

@@ -16,7 +16,7 @@ NARROW = [(50.0, 1_000.0), (4_000.0, 100_000.0), (700.0, 10_000.0)]
 def test_two_gaussian_arms_are_the_closed_form() -> None:
     """P(B > A) is the normal distribution function of the difference over its error; widths differ tenfold."""
     means, errors = [[0.05, 0.06], [1.0, 1.0], [0.0, 0.3]], [[0.004, 0.003], [0.1, 1.0], [0.1, 0.1]]
-    expected = [norm.cdf((m[1] - m[0]) / np.hypot(*e)) for m, e in zip(means, errors, strict=True)]
+    expected = [norm.cdf((m[1] - m[0]) / np.hypot(e[0], e[1])) for m, e in zip(means, errors, strict=True)]
     assert gaussian_best(means, errors)[:, 1] == pytest.approx(expected, abs=1e-5)
 
 
