@@ -50,8 +50,9 @@ def test_nothing_known_is_an_equal_split_and_the_floor_holds() -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(InvalidField, match=r"floor: 0.6; allowed: 0 to 0.5"):
-        shares([0.5, 0.5], 0.6)
+    for floor in (0.6, 0.0):
+        with pytest.raises(InvalidField, match=rf"floor: {floor:g}; allowed: above 0, at most 0.5"):
+            shares([0.5, 0.5], floor)
     with pytest.raises(InvalidField, match="clicks"):
         bernoulli_best([3, 1], [2, 2])
     with pytest.raises(InvalidField, match="errors"):
