@@ -75,6 +75,10 @@ bench: $(READY) $(GENERATED) ## Every benchmark, each with the machine's own lim
 	@$(BIN)/millrace bench simulation
 	@$(BIN)/millrace bench freshness-value
 
+.PHONY: statistics
+statistics: $(READY) $(GENERATED) ## What the experiments' rules do to simulated experiments whose truth is known
+	@$(BIN)/python -m benchmarks.statistics $(ARGS)
+
 .PHONY: format
 format: $(READY) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff format .

@@ -1,0 +1,213 @@
+"""What the experiments' rules do to thousands of simulated experiments whose truth is known; `make statistics`.
+
+Each row is seeded by its name. ``value`` of a share is the share of the runs, and ``ok`` says whether its 95 % limit
+(Clopper and Pearson, one-sided), in ``limit``, is on the right side of ``bound``. The naive rules stand beside ours,
+on the same outcomes and with no bound.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import beta
+
+from benchmarks.ratios import alarms, naive_alarms
+from benchmarks.regret import regrets
+from benchmarks.watched import SLOTS, Floats, Scene, watch
+from millrace.experiments.plan import Plan
+
+RESULTS = Path(__file__).parent / "results" / "statistics.json"
+NULL_RUNS, RUNS, REGRET_RUNS = 10_000, 2_000, 200
+FALSE_PROMOTION = 0.055
+"""Promised is .05; the rest is what 10,000 runs leave open."""
+SLOTS_A_DAY = 10_000
+"""For the time that a plan takes: the traffic of the two arms in a small shop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure.
+
+    Attributes
+    ----------
+    ok
+        None where there is no bound.
+    limit
+        95 % confidence limit of a share, on the side of its bound; None for what is no share.
+    """
+
+    name: str
+    rule: str
+    value: float
+    bound: float | None
+    ok: bool | None
+    runs: int
+    seed: int
+    limit: float | None = None
+
+
+def seed_of(name: str) -> int:
+    """The seed of a row."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big")
+
+
+def flat(at: Floats) -> Floats:
+    """5 %, always."""
+    return np.full_like(at, 0.05)
+
+
+def season(at: Floats) -> Floats:
+    """Four days of 5 % with a daily swing of 40 %."""
+    return np.asarray(0.05 * (1 + 0.4 * np.sin(8 * np.pi * at)))
+
+
+def rising(at: Floats) -> Floats:
+    """5 % to 10 %."""
+    return 0.05 + 0.05 * at
+
+
+RATES: dict[str, Callable[[Floats], Floats]] = {"flat": flat, "season": season, "rising": rising}
+SPREAD = 0.1
+"""Correlation of a user's slots .09: the variance by user is 2.7 times that of independent slots."""
+NULLS = {
+    **{f"null.{name}.fixed": Scene(rate) for name, rate in RATES.items()},
+    **{f"null.{name}.thompson": Scene(rate, thompson=True) for name, rate in RATES.items()},
+    "null.sessions.fixed": Scene(flat, users="sessions", spread=SPREAD),
+    "null.sessions.thompson": Scene(flat, users="sessions", spread=SPREAD, thompson=True),
+    "null.returning.fixed": Scene(flat, users="returning", spread=SPREAD),
+    "null.returning.thompson": Scene(flat, users="returning", spread=SPREAD, thompson=True),
+}
+OURS = "confidence sequence, by user"
+
+
+def share_row(name: str, rule: str, hits: int, runs: int, bound: float | None = None, least: bool = False) -> Row:
+    """A share of the runs, at most ``bound`` (or at least, with ``least``)."""
+    limit = float(beta.ppf(0.05, hits, runs - hits + 1) if hits else 0.0) if least else 1.0
+    if not least and hits < runs:
+        limit = float(beta.ppf(0.95, hits + 1, runs - hits))
+    ok = None if bound is None else limit >= bound if least else limit <= bound
+    return Row(name, rule, hits / runs, bound, ok, runs, seed_of(name), limit)
+
+
+def null_rows(name: str, runs: int = NULL_RUNS) -> list[Row]:
+    """How often a rule decides between two equal arms, either way."""
+    seen = watch(NULLS[name], runs, seed_of(name))
+    either = int(((seen.better > 0) | (seen.worse > 0)).sum())
+    rows = [share_row(name, OURS, either, runs, FALSE_PROMOTION)]
+    if NULLS[name].users != "independent":
+        rows.append(share_row(name, "confidence sequence, by slot", int((seen.by_slot > 0).sum()), runs))
+    pooled = ("P(better) > .95, looked at 100 times", "z test at .05, looked at 100 times")
+    return rows + [
+        share_row(name, rule, int((first > 0).sum()), runs)
+        for rule, first in zip(pooled, (seen.bayes, seen.z), strict=True)
+    ]
+
+
+def power_rows(runs: int = RUNS) -> Iterator[Row]:
+    """Whether +20 % on 5 % is found within 40,000 slots, and harm of -20 % stopped; what the plan says of it."""
+    for split, share, bound in (("50_50", 0.5, 0.9), ("10_90", 0.1, None)):
+        name = f"power.{split}"
+        seen = watch(Scene(flat, lift=0.2, share=share), runs, seed_of(name))
+        yield share_row(name, OURS, int((seen.better > 0).sum()), runs, bound, least=True)
+        plan = Plan(0.05, 0.2, share)
+        yield Row(name, f"plan: power within {SLOTS:,} slots", plan.power(SLOTS), None, None, 0, 0)
+        weeks = plan.days_needed(SLOTS_A_DAY, 1.0, 0.9) / 7
+        yield Row(name, f"plan: weeks to .9 at {SLOTS_A_DAY:,} slots a day", weeks, None, None, 0, 0)
+    name = "harm.50_50"
+    seen = watch(Scene(flat, lift=-0.2), runs, seed_of(name))
+    yield share_row(name, OURS, int((seen.worse > 0).sum()), runs, 0.9, least=True)
+    median = float(np.median(seen.worse[seen.worse > 0]))
+    yield Row(name, "median slots until it is stopped", median, None, None, runs, seed_of(name))
+
+
+def ratio_rows(runs: int = NULL_RUNS) -> Iterator[Row]:
+    """False alarms of the sample-ratio test, looked at after every user; how soon a 52/48 split is found."""
+    name = "srm.right"
+    first = alarms(0.5, runs, seed_of(name))
+    # Markov's bound is exact: what the runs leave open is allowed for, as above.
+    yield share_row(name, "Dirichlet-multinomial at .01", int((first > 0).sum()), runs, 0.01)
+    looked = naive_alarms(0.5, runs, seed_of(name))
+    yield share_row(name, "chi-square at .01, looked at 100 times", int((looked > 0).sum()), runs)
+    name = "srm.52_48"
+    found = alarms(0.52, min(runs, RUNS), seed_of(name))
+    yield share_row(name, f"found within {SLOTS:,} users", int((found > 0).sum()), min(runs, RUNS), 0.9, least=True)
+    middle = float(np.median(np.where(found > 0, found, np.inf)))
+    yield Row(name, "median users until it is found", middle, None, None, min(runs, RUNS), seed_of(name))
+
+
+def regret_rows(runs: int = REGRET_RUNS) -> Iterator[Row]:
+    """Clicks lost against always showing the best of 8 arms, on average, after each quarter of the slots."""
+    name = "regret.8_arms"
+    thompson, uniform = regrets(runs, seed_of(name))
+    for at in (10, 20, 30, 40):
+        for rule, lost in (("Thompson", thompson), ("uniform", uniform)):
+            yield Row(name, f"{rule}, after {at * 1_000:,} slots", float(lost[at - 1]), None, None, runs, seed_of(name))
+    yield Row(
+        name,
+        "Thompson / uniform",
+        float(thompson[-1] / uniform[-1]),
+        1.0,
+        bool(thompson[-1] < uniform[-1]),
+        runs,
+        seed_of(name),
+    )
+
+
+def write(rows: Sequence[Row], file: Path = RESULTS) -> None:
+    """Keep the rows."""
+    file.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2) + "\n", encoding="utf-8")
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """A table for people."""
+    table = Table()
+    for column in ("figure", "rule", "value", "95 % limit", "bound", "ok", "runs"):
+        table.add_column(column, no_wrap=True, justify="left" if column in ("figure", "rule") else "right")
+    for row in rows:
+        limit = "" if row.limit is None else f"{row.limit:.4f}"
+        value = f"{row.value:,.0f}" if row.value >= 100 else f"{row.value:.4f}"
+        ok = "" if row.ok is None else "yes" if row.ok else "NO"
+        table.add_row(
+            row.name, row.rule, value, limit, "" if row.bound is None else f"{row.bound:g}", ok, f"{row.runs:,}"
+        )
+    console = Console()
+    (console if console.is_terminal else Console(width=160)).print(table)
+
+
+def part(name: str, runs: int) -> list[Row]:
+    """The rows of a part; ``runs`` are those of each null simulation."""
+    if name in NULLS:
+        return null_rows(name, runs)
+    return list({"power": power_rows, "ratio": ratio_rows, "regret": regret_rows}[name]())
+
+
+@click.command()
+@click.option("--runs", default=NULL_RUNS, show_default=True, help="Runs of each simulation of equal arms.")
+def main(runs: int) -> None:
+    """Simulate experiments whose truth is known and show what each rule decides; fails if a bound does not hold."""
+    say = Console(stderr=True).print
+    names = [*NULLS, "power", "ratio", "regret"]
+    rows: list[Row] = []
+    start = time.monotonic()
+    with ProcessPoolExecutor() as pool:
+        for name, found in zip(names, pool.map(part, names, [runs] * len(names)), strict=True):
+            rows += found
+            say(f"{name}: done after {time.monotonic() - start:.0f} s")
+    write(rows)
+    print_table(rows)
+    if any(row.ok is False for row in rows):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
