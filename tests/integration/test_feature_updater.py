@@ -98,12 +98,12 @@ def test_events_become_features_and_item_state(
     assert shoe.counts.clicks == 2
     assert shoe.counts.ratings == 1
     assert shoe.rating_sum == 4.0
-    assert list(shoe.neighbours.item_ids) == ["sock {1}"]
+    assert list(shoe.neighbours.item_ids) == ["sock {1}", "hat"], "bob's hat came before the shoe: it counts less"
     assert sock is not None
     assert not sock.HasField("catalogue"), "out of the catalogue, still in the statistics"
     assert sock.purchase_value == 2.5
     assert sock.popularity_short.value == pytest.approx(2.0, abs=0.1)
-    assert set(sock.neighbours.item_ids) == {"shoe"}
+    assert set(sock.neighbours.item_ids) == {"shoe", "hat"}
 
     store = connected(server.url, empty=False)
     assert load_user(store, "ann") is None

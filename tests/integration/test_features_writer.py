@@ -67,22 +67,33 @@ def neighbours(store: CrashingStore, item: str, settings: FeatureSettings = FEAT
 
 def test_a_session_pairs_each_item_with_the_five_before_it(store: CrashingStore) -> None:
     """Weights are 1/distance over distinct items; the item itself and views are no distance."""
-    write(store, [event("u", item) for item in "abb"] + [event("u", "v", type=VIEW)])
-    write(store, [event("u", item) for item in "cdefg"], start=10)
+    write(store, [event("u", item) for item in "abb"] + [event("u", "v", type=VIEW)], backward_weight=0)
+    write(store, [event("u", item) for item in "cdefg"], start=10, backward_weight=0)
     assert neighbours(store, "a") == {"b": 2.0, "c": 1 / 2, "d": 1 / 3, "e": 1 / 4, "f": 1 / 5}
     assert neighbours(store, "b") == {"c": 1.0, "d": 1 / 2, "e": 1 / 3, "f": 1 / 4, "g": 1 / 5}
     assert neighbours(store, "g") == {}
     assert load_item(store, "v", FEATURES) is not None
 
 
+def test_pairs_count_the_other_way_round_with_their_weight(store: CrashingStore) -> None:
+    """Also when the writes of one batch come again."""
+    events = [event("u", item) for item in "abc"]
+    for _ in range(2):
+        write(store, events, backward_weight=0.5)
+        assert neighbours(store, "a") == {"b": 1.0, "c": 1 / 2}
+        assert neighbours(store, "b") == {"c": 1.0, "a": 1 / 2}
+        assert neighbours(store, "c") == {"b": 1 / 2, "a": 1 / 4}
+
+
 def test_sessions_end_at_a_gap_or_with_their_id(store: CrashingStore) -> None:
     gap = FEATURES.session_gap_ms
-    write(store, [event("u", "a"), event("u", "b", gap - 1), event("u", "c", 2 * gap - 1)])
+    write(store, [event("u", "a"), event("u", "b", gap - 1), event("u", "c", 2 * gap - 1)], backward_weight=0)
     assert neighbours(store, "a") == close({"b": 1.0})
     assert neighbours(store, "b") == {}
     write(
         store,
         [event("w", item, at, session_id=s) for item, at, s in [("p", 0, "1"), ("q", 1, "2"), ("r", DAY_MS, "1")]],
+        backward_weight=0,
     )
     assert neighbours(store, "p") == close({"r": 1.0})
     assert neighbours(store, "q") == {}
@@ -133,7 +144,8 @@ def test_forget_leaves_the_guard_and_the_time(store: CrashingStore) -> None:
     state = load_user(store, "u")
     assert state is not None
     assert [engagement.item_id for engagement in state.recent] == ["d"]
-    assert neighbours(store, "c") == {}
+    assert "d" not in neighbours(store, "c")
+    assert neighbours(store, "d") == {}
 
 
 def test_items_of_the_events_before_a_forget_are_written_first(store: CrashingStore) -> None:
