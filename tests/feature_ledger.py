@@ -91,6 +91,8 @@ class Ledger:
             if event.type not in (VIEW, DISLIKE):
                 for distance, earlier in enumerate(self._context(event, user.engagements), start=1):
                     self.items[earlier].followers[event.item_id].append((1 / distance, event.occurred_at_ms))
+                    if backward := self._settings.backward_weight / distance:
+                        self.items[event.item_id].followers[earlier].append((backward, event.occurred_at_ms))
             user.accepted.append(event)
             self.items[event.item_id].events.append(event)
 

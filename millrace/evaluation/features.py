@@ -40,6 +40,7 @@ class MemoryFeatures:
         self.popular = PopularItems(self.table)
         self.users = MemoryUsers(settings)
         self.events = 0
+        self._backward_weight = settings.backward_weight
         self._items = MemoryItems(settings, self.table)
 
     def take(self, event: Event) -> bool:
@@ -62,6 +63,8 @@ class MemoryFeatures:
         self._items.count(item_id, event.type, at_ms)
         for distance, earlier in enumerate(context, start=1):
             self._items.follow(earlier, item_id, 1 / distance, at_ms)
+            if self._backward_weight:
+                self._items.follow(item_id, earlier, self._backward_weight / distance, at_ms)
 
     def offer(self, item_id: str, published_ms: int) -> None:
         """An item is on sale, new since ``published_ms``; to be called before any event with it."""

@@ -79,6 +79,7 @@ class FeatureWriter:
             )
         self._store = store
         self._user_batch_max = settings.user_batch_max
+        self._backward_weight = settings.backward_weight
         self._users = store.load(user_script(settings))
         self._items = store.load(item_script(settings))
 
@@ -134,6 +135,7 @@ class FeatureWriter:
         touched, verdicts = self._taken
         items: dict[bytes, list[bytes]] = defaultdict(list)
         accepted = duplicate = 0
+        backward = self._backward_weight
         for user, item, kind, position, at_ms, value, _ in part:
             answer = next(answers[user])
             if item:
@@ -143,6 +145,9 @@ class FeatureWriter:
                 items[b"i:" + item].append(OWN.pack(kind, position, at_ms, value))
                 for distance, earlier in enumerate(answer, start=1):
                     items[b"i:" + earlier].append(FOLLOWED.pack(0, position, at_ms, 1 / distance, len(item)) + item)
+                    if backward:
+                        own = FOLLOWED.pack(0, position, at_ms, backward / distance, len(earlier)) + earlier
+                        items[b"i:" + item].append(own)
                 touched.update(answer)
             elif answer == DUPLICATE:
                 duplicate += 1

@@ -24,6 +24,7 @@ from tests.feature_support import T0, CrashingStore, close, connected, events_of
 # Small bounds and half-lives, so that a few dozen events go over each of them: neighbour lists are trimmed (6 of at
 # most 7 other items would not be), and their landmark moves (256 half-lives are less than the three hours of a log).
 FEATURES = FeatureSettings(
+    backward_weight=0.2,
     dedup_window=10,
     recent_kept=12,
     user_batch_max=5,

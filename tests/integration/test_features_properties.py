@@ -18,6 +18,7 @@ from tests.feature_support import CrashingStore, assert_equals_ledger, connected
 # Small bounds, so that a few dozen events go over each of them: the window of duplicates, the engagements kept, the
 # events of a user in one write.
 FEATURES = FeatureSettings(
+    backward_weight=0.2,
     dedup_window=10,
     recent_kept=12,
     user_batch_max=5,

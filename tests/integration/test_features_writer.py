@@ -75,6 +75,16 @@ def test_a_session_pairs_each_item_with_the_five_before_it(store: CrashingStore)
     assert load_item(store, "v", FEATURES) is not None
 
 
+def test_pairs_count_the_other_way_round_with_their_weight(store: CrashingStore) -> None:
+    """Also when the writes of one batch come again."""
+    events = [event("u", item) for item in "abc"]
+    for _ in range(2):
+        write(store, events, backward_weight=0.5)
+        assert neighbours(store, "a") == {"b": 1.0, "c": 1 / 2}
+        assert neighbours(store, "b") == {"c": 1.0, "a": 1 / 2}
+        assert neighbours(store, "c") == {"b": 1 / 2, "a": 1 / 4}
+
+
 def test_sessions_end_at_a_gap_or_with_their_id(store: CrashingStore) -> None:
     gap = FEATURES.session_gap_ms
     write(store, [event("u", "a"), event("u", "b", gap - 1), event("u", "c", 2 * gap - 1)])

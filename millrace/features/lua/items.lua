@@ -1,7 +1,8 @@
 -- Takes accepted interactions into the statistics of items, each once, whatever is delivered again.
 --
 -- KEYS[k]  i:<item_id>
--- ARGV[k]  the operations on this item, in order, packed (see writer.py); at most one of each position:
+-- ARGV[k]  the operations on this item, in order, packed (see writer.py); those of one position come in one call, one
+--          after the other:
 --          type, position, time, value           somebody did this to the item
 --          FOLLOWED, position, time, weight, item   that item followed this one in a session
 --
@@ -14,6 +15,7 @@
 
 local FOLLOWED = 0             -- no type of interaction
 local OPERATION = '<BI2I6i8d'  -- I2I6: partition and offset
+local OWN_SIZE = 25            -- bytes of an operation without an item: what comes behind it is mostly its pairs
 local GUARD = 8                -- bytes of a position in `guards`
 -- `state` is the version and then these doubles: counts by type (1 to 8), and
 local SHORT, LONG, AS_OF, FIRST, LAST, RATED, PAID = 9, 10, 11, 12, 13, 14, 15
@@ -119,23 +121,26 @@ end
 
 local function update(key, operations, now)
   local stored, neighbours
-  if byte(operations) == FOLLOWED then
+  if byte(operations) == FOLLOWED or #operations > OWN_SIZE then
     stored = call('HMGET', key, 'state', 'guards', 'neighbours', 'weights')
     neighbours = read_neighbours(stored[3], stored[4])
   else
     stored = call('HMGET', key, 'state', 'guards')
   end
   local state, guards, changed, numbers = stored[1] or NO_STATE, stored[2] or '', false, nil
-  local at, size = 1, #operations
+  local at, size, taken = 1, #operations, nil
 
   while at <= size do
     local type, partition, offset, time, value, next_at = unpack_struct(OPERATION, operations, at)
     local item
     if type == FOLLOWED then item, next_at = unpack_struct('<Hc0', operations, next_at) end
     local guard_at, guard = guard_of(guards, partition)
-    if offset > guard then
-      guards = sub(guards, 1, guard_at - 1) .. sub(operations, at + 1, at + GUARD) .. sub(guards, guard_at + GUARD)
-      changed = true
+    local position = sub(operations, at + 1, at + GUARD)
+    if offset > guard or position == taken then
+      if position ~= taken then
+        guards = sub(guards, 1, guard_at - 1) .. position .. sub(guards, guard_at + GUARD)
+        taken, changed = position, true
+      end
       if item then
         if not neighbours then neighbours = read_neighbours(unpack(call('HMGET', key, 'neighbours', 'weights'))) end
         follow(neighbours, item, value, time)
