@@ -115,7 +115,8 @@ class Checkpointer:
         output = upload.process.poll()
         if output is None:
             return None
-        stored = json.loads(output)
+        # MLflow may have something to say before.
+        stored = json.loads(output.splitlines()[-1])
         upload.event.run_id, upload.event.artifact_uri = stored["run_id"], stored["artifact_uri"]
         self._upload = None
         self._saved, self._loss = upload.examples, self._loss - upload.loss
