@@ -85,12 +85,19 @@ class Lines:
         reign_id -> the newest whole state of that reign.
     last
         The newest whole state of all.
+    learned
+        Partition of ``outcomes`` -> the next offset to learn after everything in the topic, the updates that came after
+        the last state included.
+    topic_id
+        The broker's id of the topic ``outcomes`` that these offsets are of; empty if nothing was learned.
     """
 
     model_name: str
     epoch: int = 0
     newest: dict[str, LearnerState] = field(default_factory=dict)
     last: LearnerState | None = None
+    learned: dict[int, int] = field(default_factory=dict)
+    topic_id: str = ""
     _assembler: SnapshotAssembler = field(default_factory=SnapshotAssembler)
 
     def apply(self, record: ModelUpdate) -> None:
@@ -103,3 +110,11 @@ class Lines:
             state = self._assembler.add(body)
             if state is not None:
                 self.last = self.newest[state.reign_id] = state
+                self._reached(dict(state.learned), state.topic_id)
+        elif body.learned:
+            reached = {position.partition: position.offset + 1 for position in body.learned}
+            self._reached(reached, body.learned[0].topic_id)
+
+    def _reached(self, learned: dict[int, int], topic_id: str) -> None:
+        if topic_id:
+            self.learned, self.topic_id = learned, topic_id

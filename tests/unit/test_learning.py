@@ -22,7 +22,7 @@ from millrace.learning.updates import CHUNK_BYTES, Lines, SnapshotAssembler, sna
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
 from millrace.ranking.model import UnusableModel, first_ranker
 from millrace.settings import LearnerSettings
-from millrace.v1.common_pb2 import SparseValues
+from millrace.v1.common_pb2 import Position, SparseValues
 from millrace.v1.model_pb2 import ModelUpdate, ParameterUpdate
 from millrace.v1.outcome_pb2 import Outcome
 from tests.learning_support import D, outcomes, truth
@@ -205,6 +205,19 @@ def test_lines_know_the_newest_state_of_each_reign_and_the_highest_epoch() -> No
     lines.apply(ModelUpdate(update=ParameterUpdate(model_name="other", epoch=9)))
     assert {reign: state.epoch for reign, state in lines.newest.items()} == {"a": 1, "b": 3}
     assert lines.epoch == 4
+
+
+def test_lines_know_how_far_was_learned_to_the_last_update() -> None:
+    lines = Lines("ranker")
+    for piece in chunks(replace(start(), topic_id="t", learned={0: 10, 1: 4})):
+        lines.apply(piece)
+    assert (lines.learned, lines.topic_id) == ({0: 10, 1: 4}, "t")
+    learned = [Position(topic_id="t", partition=number, offset=offset) for number, offset in ((0, 24), (1, 3))]
+    lines.apply(ModelUpdate(update=ParameterUpdate(model_name="ranker", epoch=1, sequence=1, learned=learned)))
+    assert (lines.learned, lines.topic_id) == ({0: 25, 1: 4}, "t")
+    # Before the first outcome there is nothing to say.
+    lines.apply(ModelUpdate(update=ParameterUpdate(model_name="ranker", epoch=1, sequence=2)))
+    assert (lines.learned, lines.topic_id) == ({0: 25, 1: 4}, "t")
 
 
 def test_the_largest_buffer_and_a_checkpoint_stay_within_their_bounds() -> None:

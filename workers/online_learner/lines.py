@@ -61,14 +61,14 @@ def find_start(settings: Settings, ledger: Ledger, reign: ModelEvent, checkpoint
     """
     lines = read_lines(settings.kafka, settings.stream, settings.learner.model_name)
     epoch = max([lines.epoch, *(int(event.figures.get("epoch", 0)) for event in ledger.checkpoints.values())])
-    state, last = lines.newest.get(reign.event_id), lines.last
-    if state is None and last is None:
-        last = _newest_checkpoint(ledger, checkpoints)
-        if last is not None and last.reign_id == reign.event_id:
-            state = last
-    last = state or last
-    first = state or first_state(settings, reign, checkpoints)
-    return Start(first, last.learned if last else {}, last.topic_id if last else "", epoch)
+    state, learned, topic_id = lines.newest.get(reign.event_id), lines.learned, lines.topic_id
+    if lines.last is None and (checkpoint := _newest_checkpoint(ledger, checkpoints)) is not None:
+        learned, topic_id = dict(checkpoint.learned), checkpoint.topic_id
+        state = checkpoint if checkpoint.reign_id == reign.event_id else None
+    if state is not None:
+        return Start(state, state.learned, state.topic_id, epoch)
+    # What the line before has learned, to its last update, is nothing that this one has to learn.
+    return Start(first_state(settings, reign, checkpoints), learned, topic_id, epoch)
 
 
 def read_lines(kafka: KafkaSettings, stream: StreamSettings, model_name: str) -> Lines:
