@@ -75,7 +75,8 @@ class Prefetch:
             name, fetch = found
             try:
                 fetch()
-            except InfrastructureError as error:
+            except (InfrastructureError, OSError) as error:
+                # MLflow is away, or the disk is full: what serves goes on serving.
                 self.problems[name] = str(error)
                 pause_s = backoff.next()
                 log.warning("not here yet", what=name, problem=str(error), again_in_s=round(pause_s, 1))
