@@ -183,6 +183,14 @@ class RecommenderSettings(_Group):
     features_timeout_ms: Positive = Field(50, description="Longest wait for a user's features in Redis.")
     candidates_max: Positive = Field(300, description="Most candidates that are ranked.")
     context_items: Positive = Field(10, description="Recent items of the user whose neighbours are candidates.")
+    session_items: Positive = Field(20, description="Items of the user's session that similar sessions are sought by.")
+    session_runs_max: Positive = Field(
+        131_072, description="Recent sessions in memory (of up to 20 items each; longer ones count as several)."
+    )
+    session_events_read: Positive = Field(
+        200_000, description="Newest events of the log that are read at the start, so that recent sessions are known."
+    )
+    session_postings_max: Positive = Field(200, description="Newest places of an item in sessions that are remembered.")
     trending_items: Positive = Field(100, description="Items of each trending list that are candidates.")
     fresh_items: Annotated[int, Field(ge=0)] = Field(10, description="New catalogue items that are candidates.")
     viewport: Annotated[int, Field(ge=1, le=200)] = Field(10, description="Items seen without scrolling.")

@@ -1,6 +1,7 @@
 """Features in memory: what the feature updater, ``item-state`` and its mirrors do together, without any of them.
 
     event ──► MemoryUsers ── counts, with the session's earlier items ──► MemoryItems ──► ItemTable ──► PopularItems
+                   └───────────────────────────────────────────────────► SessionIndex
 
 A property test holds users and table equal to what the scripts in Redis and the mirror make of the same events. What
 is different: nothing expires, and an event is in the features at once, not after the 250 ms of ``item-state``.
@@ -14,13 +15,11 @@ from itertools import islice
 from millrace.evaluation.items import MemoryItems
 from millrace.evaluation.stream import Event
 from millrace.evaluation.users import MemoryUser, MemoryUsers
-from millrace.ranking.features import HalfLives
-from millrace.ranking.item_table import NO_ROW, ItemTable
-from millrace.ranking.popular import PopularItems
-from millrace.settings import FeatureSettings
-
-ITEMS_MAX = 1_000_000
-"""Most items of a stream. The table's memory is committed as it fills."""
+from millrace.features.session_intake import SessionIntake
+from millrace.ranking.corpus import Corpus
+from millrace.ranking.item_table import NO_ROW
+from millrace.settings import FeatureSettings, RecommenderSettings
+from millrace.v1.interaction_pb2 import InteractionType
 
 
 class MemoryFeatures:
@@ -28,18 +27,20 @@ class MemoryFeatures:
 
     Attributes
     ----------
+    corpus
+        As candidates and features read it; up to date for a user after ``ready(user)``.
     table, popular
-        As candidates and features read them; up to date for a user after ``ready(user)``.
+        Of the corpus.
     events
         Events taken.
     """
 
-    def __init__(self, settings: FeatureSettings, items_max: int = ITEMS_MAX) -> None:
-        half_lives = HalfLives(settings.half_life_short_ms, settings.half_life_long_ms)
-        self.table = ItemTable(items_max, settings.neighbours_kept, half_lives)
-        self.popular = PopularItems(self.table)
+    def __init__(self, settings: FeatureSettings, recommender: RecommenderSettings) -> None:
+        self.corpus = Corpus.empty(settings, recommender)
+        self.table, self.popular = self.corpus.table, self.corpus.popular
         self.users = MemoryUsers(settings)
         self.events = 0
+        self._sessions = SessionIntake(self.corpus.sessions)
         self._backward_weight = settings.backward_weight
         self._items = MemoryItems(settings, self.table)
 
@@ -55,6 +56,9 @@ class MemoryFeatures:
         """Take the next event into its user's state alone; answers as ``MemoryUsers.take``."""
         context = self.users.take(event, self.events)
         self.events += 1
+        if event.type == InteractionType.INTERACTION_TYPE_FORGET:
+            # An erasure never waits to be learned.
+            self._sessions.take(event)
         return context
 
     def learn(self, event: Event, context: Sequence[str]) -> None:
@@ -65,6 +69,7 @@ class MemoryFeatures:
             self._items.follow(earlier, item_id, 1 / distance, at_ms)
             if self._backward_weight:
                 self._items.follow(item_id, earlier, self._backward_weight / distance, at_ms)
+        self._sessions.take(event)
 
     def offer(self, item_id: str, published_ms: int) -> None:
         """An item is on sale, new since ``published_ms``; to be called before any event with it."""

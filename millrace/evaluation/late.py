@@ -54,7 +54,8 @@ class LateRecommender:
     def __init__(
         self, settings: Settings, lag: Lag, items_max: int, random: np.random.Generator, knows_user: bool = False
     ) -> None:
-        self.memory = MemoryFeatures(settings.features, items_max)
+        recommender = settings.recommender.model_copy(update={"mirror_items_max": items_max})
+        self.memory = MemoryFeatures(settings.features, recommender)
         self.examples = 0
         self._waits = Boundaries(lag).waits(_PERIOD)
         self._knows_user = knows_user
@@ -63,12 +64,7 @@ class LateRecommender:
         self._user_half_life_ms = settings.features.user_half_life_ms
         self._model_name = settings.recommender.model_name
         self._repeats = settings.recommender.repeat_policy == "learned"
-        self._limits = CandidateLimits(
-            candidates_max=settings.recommender.candidates_max,
-            context_items=settings.recommender.context_items,
-            trending_items=settings.recommender.trending_items,
-            fresh_items=settings.recommender.fresh_items,
-        )
+        self._limits = CandidateLimits.of(settings.recommender)
         joiner = settings.joiner
         self._joiner = PartitionJoiner(
             JoinerLimits(joiner.attribution_window_ms, joiner.grace_ms, joiner.dedup_window, joiner.open_max)
@@ -89,6 +85,7 @@ class LateRecommender:
         memory.ready(user)
         request = CandidateRequest(
             k=k,
+            user_id=user_id,
             recent=user.recent if user else (),
             blocked=user.disliked if user else (),
             repeats=self._repeats,
@@ -96,7 +93,7 @@ class LateRecommender:
         activity = UserActivity()
         if user is not None:
             activity = UserActivity(user.engagements(now_ms, self._user_half_life_ms), user.last_ms)
-        ranked = rank(memory.table, memory.popular, request, activity, self._model, now_ms, self._limits, self._random)
+        ranked = rank(memory.corpus, request, activity, self._model, now_ms, self._limits, self._random)
         impression = _impression(ranked, request_id, user_id, session_id, now_ms)
         impression.model_name = self._model_name
         self._joiner.impression(impression, self._next(), now_ms)

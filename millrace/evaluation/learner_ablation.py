@@ -161,7 +161,7 @@ def run(
     step
         Called after each event.
     """
-    memory = MemoryFeatures(settings.features)
+    memory = MemoryFeatures(settings.features, settings.recommender)
     random = np.random.default_rng(seed)
     questioner = Questioner(memory, settings.features, settings.recommender, K, random)
     sessions = Sessions(settings.features.session_gap_ms)
@@ -177,7 +177,7 @@ def run(
             if (eligible + seed) % every == 0:
                 memory.ready(memory.users.get(event.user_id))
                 question = questioner.before(event)
-                own_ranks.append(question.rank(own_scores(question.candidates, memory.table, memory.popular)))
+                own_ranks.append(question.rank(own_scores(question.candidates, memory.corpus)))
                 example = question.example(settings.joiner.organic_negatives, random)
                 larger = question.example(30, random)
                 for contender in contenders.values():

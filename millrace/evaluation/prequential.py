@@ -98,7 +98,7 @@ class Prequential:
         self._every = every
         self._seed = seed
         self._random = np.random.default_rng(seed)
-        self.memory = MemoryFeatures(settings.features)
+        self.memory = MemoryFeatures(settings.features, settings.recommender)
         self._questioner = Questioner(self.memory, settings.features, settings.recommender, k, self._random)
         self._sessions = Sessions(settings.features.session_gap_ms)
         self._boundaries = Boundaries(lag)

@@ -70,12 +70,7 @@ class Questioner:
         self._random = random
         self._user_half_life_ms = features.user_half_life_ms
         self._repeats = recommender.repeat_policy == "learned"
-        self._limits = CandidateLimits(
-            candidates_max=recommender.candidates_max,
-            context_items=recommender.context_items,
-            trending_items=recommender.trending_items,
-            fresh_items=recommender.fresh_items,
-        )
+        self._limits = CandidateLimits.of(recommender)
 
     def before(self, event: Event, without: Collection[str] | None = None) -> Question:
         """The question just before an event: only its user and time are known. Call ``memory.ready`` first.
@@ -86,13 +81,14 @@ class Questioner:
         user = memory.users.get(event.user_id)
         request = CandidateRequest(
             k=self._k,
+            user_id=event.user_id,
             recent=user.recent if user else (),
             blocked=user.disliked if user else (),
             restricted_to=() if without is None else [item for item in memory.table.rows if item not in without],
             repeats=self._repeats,
         )
         table = memory.table
-        candidates = generate(table, memory.popular, request, self._limits, self._random)
+        candidates = generate(memory.corpus, request, self._limits, self._random)
         activity = UserActivity()
         if user is not None:
             activity = UserActivity(user.engagements(now_ms, self._user_half_life_ms), user.last_ms)

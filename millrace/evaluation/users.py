@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from zlib import crc32
 
 from millrace.evaluation.stream import Event
 from millrace.features.decay import DecayedSum
-from millrace.features.user_state import ENGAGEMENT_TYPES, Engagement, KnownPosition, UserState, engagements
+from millrace.features.user_state import (
+    ENGAGEMENT_TYPES,
+    Engagement,
+    KnownPosition,
+    UserState,
+    engagements,
+    session_number,
+)
 from millrace.features.writer import DISLIKED_KEPT
 from millrace.settings import FeatureSettings
 from millrace.v1.interaction_pb2 import InteractionType
@@ -105,7 +111,7 @@ class MemoryUsers:
 
     def _engage(self, user: MemoryUser, event: Event, offset: int) -> list[str]:
         session_id, item_id, at_ms = event.session_id, event.item_id, event.occurred_at_ms
-        session = (crc32(session_id.encode()) or 1) if session_id else 0
+        session = session_number(session_id)
         context = self._context(user.recent, item_id, at_ms, session)
         user.recent.insert(0, Engagement(item_id, event.type, at_ms, 0, offset, session))
         if len(user.recent) > self._settings.recent_kept:

@@ -61,6 +61,15 @@ _FORGET = InteractionType.INTERACTION_TYPE_FORGET
 R = TypeVar("R", bound=Message)
 
 
+def keeps_rules(event: Interaction) -> bool:
+    """Whether an interaction breaks no rule, for readers beside the worker that refuses it (``check_interaction``)."""
+    try:
+        check_interaction(event)
+    except InvalidField:
+        return False
+    return True
+
+
 def check_interaction(event: Interaction) -> None:
     """Check everything of an interaction that needs no clock (see ``check_append_time``).
 

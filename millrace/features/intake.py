@@ -5,11 +5,10 @@ from __future__ import annotations
 import struct
 from hashlib import blake2b
 from typing import NamedTuple
-from zlib import crc32
 
 from millrace.errors import InvalidField
 from millrace.events.rules import check_append_time, check_id, check_interaction, check_item
-from millrace.features.user_state import EVENT, LENGTH, POSITION
+from millrace.features.user_state import EVENT, LENGTH, POSITION, session_number
 from millrace.stream.worker import Record
 from millrace.v1.interaction_pb2 import Interaction, InteractionType
 from millrace.v1.item_pb2 import Item
@@ -63,7 +62,7 @@ def read_interaction(record: Record) -> Event:
     # A FORGET does nothing but erase: the time that counts is the broker's.
     at_ms = append_time_ms if kind == _FORGET else occurred_at_ms
     event_hash = blake2b(message.event_id.encode(), digest_size=8).digest()
-    session_hash = (crc32(session.encode()) or 1) if session else 0
+    session_hash = session_number(session)
     length = len(item)
     packed = (
         EVENT.pack(event_hash, position, at_ms, kind, session_hash, length)

@@ -24,6 +24,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+from zlib import crc32
 
 from millrace.features.decay import DecayedSum
 from millrace.v1.interaction_pb2 import InteractionType
@@ -52,6 +53,11 @@ SEPARATOR = "\x1f"
 
 USER_FIELDS: tuple[str, ...] = ("state", "recent", "disliked")
 """Fields that ``decode_user`` takes, in its order."""
+
+
+def session_number(session_id: str) -> int:
+    """What is kept of a session's id: its CRC-32; 0 if none was given."""
+    return (crc32(session_id.encode()) or 1) if session_id else 0
 
 
 class Engagement(NamedTuple):

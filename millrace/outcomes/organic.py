@@ -13,13 +13,13 @@ from hashlib import blake2b
 
 import numpy as np
 
+from millrace.features.session_intake import SessionIntake
 from millrace.features.store import FeatureStore
 from millrace.features.user_state import USER_FIELDS, UserState, decode_user, user_key
 from millrace.outcomes.sampling import sample_example
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate
-from millrace.ranking.features import FEATURE_SCHEMA, HalfLives, UserActivity, compute_features
-from millrace.ranking.item_table import ItemTable
-from millrace.ranking.popular import PopularItems
+from millrace.ranking.corpus import Corpus
+from millrace.ranking.features import FEATURE_SCHEMA, UserActivity, compute_features
 from millrace.ranking.sources import sources_of
 from millrace.settings import FeatureSettings, JoinerSettings, RecommenderSettings
 from millrace.v1.impression_pb2 import AnswerStatus, Fallback, Impression, Slot
@@ -42,15 +42,10 @@ class OrganicExamples:
         self._below = round(joiner.organic_rate * 2.0**64)
         self._user_half_life_ms = features.user_half_life_ms
         self._model_name = recommender.model_name
-        half_lives = HalfLives(features.half_life_short_ms, features.half_life_long_ms)
-        self.table = ItemTable(recommender.mirror_items_max, features.neighbours_kept, half_lives)
-        self._popular = PopularItems(self.table)
-        self._limits = CandidateLimits(
-            candidates_max=recommender.candidates_max,
-            context_items=recommender.context_items,
-            trending_items=recommender.trending_items,
-            fresh_items=recommender.fresh_items,
-        )
+        self.corpus = Corpus.empty(features, recommender)
+        self.table = self.corpus.table
+        self._intake = SessionIntake(self.corpus.sessions)
+        self._limits = CandidateLimits.of(recommender)
 
     def apply(self, item_id: str, state: ItemState | None, appended_ms: int) -> None:
         """Take a record of ``item-state``."""
@@ -59,9 +54,13 @@ class OrganicExamples:
         else:
             self.table.apply(state, appended_ms)
 
+    def take(self, event: Interaction) -> None:
+        """Take a record of ``interactions`` into the recent sessions."""
+        self._intake.take(event)
+
     def refresh(self) -> None:
         """Bring the lists of popular items up to date with the states taken."""
-        self._popular.refresh()
+        self.corpus.popular.refresh()
 
     def sampled(self, event: Interaction) -> bool:
         """Whether this click becomes an example."""
@@ -84,8 +83,8 @@ class OrganicExamples:
     def _outcome(self, event: Interaction, offset: int, user: UserState | None) -> Outcome | None:
         random = np.random.default_rng(_number(event))
         before = [] if user is None else [one for one in user.recent if one.offset < offset]
-        request = CandidateRequest(k=1, recent=before, blocked=user.disliked if user else ())
-        candidates = generate(self.table, self._popular, request, self._limits, random)
+        request = CandidateRequest(k=1, user_id=event.user_id, recent=before, blocked=user.disliked if user else ())
+        candidates = generate(self.corpus, request, self._limits, random)
         places = sample_example(candidates.rows, self.table.rows.get(event.item_id, -1), self._negatives, random)
         if places is None:
             return None

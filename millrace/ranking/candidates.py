@@ -1,7 +1,8 @@
 """Candidate generation: which few hundred of all items are ranked for a user.
 
-Generators: co-visitation neighbours of the user's last items, what is popular now and today, the user's own recent
-items (where repeats are allowed), new items of the catalogue, and the items that the request names. Everything
+Generators: co-visitation neighbours of the user's last items, sessions like the user's, what is popular now and today,
+the user's own recent items (where repeats are allowed), new items of the catalogue, and the items that the request
+names. Everything
 happens on arrays of rows (see ``ItemTable``); no loop runs over candidates.
 """
 
@@ -14,10 +15,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from millrace.ranking.features import Candidates, Floats, Rows
-from millrace.ranking.item_table import ItemTable
-from millrace.ranking.popular import PopularItems
-from millrace.ranking.sources import FRESH, NEIGHBOURS, REPEAT, REQUESTED
+from millrace.ranking.corpus import Corpus
+from millrace.ranking.features import SIGNALS, Candidates, Floats, Rows
+from millrace.ranking.item_table import NO_ROW, ItemTable
+from millrace.ranking.session_knn import session_signals
+from millrace.ranking.sources import FRESH, NEIGHBOURS, REPEAT, REQUESTED, SESSIONS
+from millrace.settings import RecommenderSettings
 
 # 1, 2, ... in a column: longer than any context is sensible.
 _PLACES = np.arange(1.0, 1_001.0)[:, None]
@@ -32,6 +35,8 @@ class Engaged(Protocol):
     def item_id(self) -> str: ...
     @property
     def at_ms(self) -> int: ...
+    @property
+    def session(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +45,20 @@ class CandidateLimits:
 
     candidates_max: int
     context_items: int
+    session_items: int
     trending_items: int
     fresh_items: int
+
+    @classmethod
+    def of(cls, settings: RecommenderSettings) -> CandidateLimits:
+        """Those of a recommender."""
+        return cls(
+            candidates_max=settings.candidates_max,
+            context_items=settings.context_items,
+            session_items=settings.session_items,
+            trending_items=settings.trending_items,
+            fresh_items=settings.fresh_items,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +69,8 @@ class CandidateRequest:
     ----------
     k
         Number of items that are shown; so many candidates are found if there are so many items.
+    user_id
+        Whose request it is; the user's own sessions say nothing about what others turned to.
     recent
         The user's engagements, newest first; empty for an unknown user.
     blocked
@@ -63,6 +82,7 @@ class CandidateRequest:
     """
 
     k: int
+    user_id: str = ""
     recent: Sequence[Engaged] = ()
     blocked: Iterable[str] = ()
     restricted_to: Sequence[str] = ()
@@ -70,52 +90,52 @@ class CandidateRequest:
 
 
 def generate(
-    table: ItemTable,
-    popular: PopularItems,
-    request: CandidateRequest,
-    limits: CandidateLimits,
-    random: np.random.Generator,
+    corpus: Corpus, request: CandidateRequest, limits: CandidateLimits, random: np.random.Generator
 ) -> Candidates:
     """The candidates for a request, in no particular order."""
-    candidates, shown = _propose(table, popular, request, limits.trending_items, limits, random)
+    candidates, shown = _propose(corpus, request, limits.trending_items, limits, random)
     if len(shown) < request.k and not request.restricted_to:
         # So much is left out that trending has to fill up from further down its list.
-        trending_items = max(len(popular.short), len(popular.long))
-        candidates, shown = _propose(table, popular, request, trending_items, limits, random)
+        trending_items = max(len(corpus.popular.short), len(corpus.popular.long))
+        candidates, shown = _propose(corpus, request, trending_items, limits, random)
     most = max(limits.candidates_max, request.k)
     if len(shown) > most and not request.restricted_to:
-        scores = own_scores(candidates, table, popular)
+        scores = own_scores(candidates, corpus)
         # The user's own and new items are not the most probable ones: cutting by score would always cut them.
         scores[candidates.sources & (REPEAT | FRESH) != 0] = np.inf
         shown = shown[np.argpartition(-scores[shown], most)[:most]]
     return candidates.take(shown)
 
 
-def own_scores(candidates: Candidates, table: ItemTable, popular: PopularItems) -> Floats:
-    """Scores float64[n] without a model: expected follow-ups, plus the item's share of today's engagements.
+def own_scores(candidates: Candidates, corpus: Corpus) -> Floats:
+    """Scores float64[n] without a model: expected follow-ups, what sessions say, and the item's share of engagements.
 
-    Both are probabilities of "the next engagement is with this item": given the user's last items, and in general.
+    The first and the last are probabilities of "the next engagement is with this item": given the user's last items,
+    and in general. The share of the nearest sessions that hold the item counts half.
     """
-    share: Floats = np.exp2(table.long_order[candidates.rows] - popular.long_norm)
-    share += candidates.signals[0]
-    return share
+    covisit, nearest, after, before = candidates.signals[[0, 5, 7, 8]]
+    scores: Floats = np.exp2(corpus.table.long_order[candidates.rows] - corpus.popular.long_norm)
+    scores += covisit + 0.5 * nearest + after + before
+    return scores
 
 
 def _propose(
-    table: ItemTable,
-    popular: PopularItems,
+    corpus: Corpus,
     request: CandidateRequest,
     trending_items: int,
     limits: CandidateLimits,
     random: np.random.Generator,
 ) -> tuple[Candidates, npt.NDArray[np.intp]]:
     """Everything that a generator proposes, and the places of those that may be shown."""
+    table, popular = corpus.table, corpus.popular
     known, seen_at_ms, seen_count = _known_items(table, request.recent)
     context = known[: limits.context_items]
     # A neighbour of the item in place p (1 = newest) counts P(neighbour follows item) / p.
     neighbours = table.neighbours[context].ravel()
     weights = (table.shares[context] / _PLACES[: len(context)]).ravel()
     of_newest = table.neighbours.shape[1] if len(context) else 0
+    session = _session_items(table, request.recent, corpus.sessions.gap_ms, limits.session_items)
+    sessions = session_signals(corpus.sessions, session, request.user_id)
     trending, trending_bits = popular.trending(trending_items)
     fresh = _draw(popular.fresh, limits.fresh_items, random)
     requested = _rows_of(table, request.restricted_to)
@@ -125,18 +145,24 @@ def _propose(
         _BITS[FRESH][: len(fresh)],
         _BITS[REQUESTED][: len(requested)],
     )
-    rows, place = table.distinct(np.concatenate((neighbours, known, trending, fresh, requested)))
+    rows, place = table.distinct(np.concatenate((neighbours, sessions.rows, known, trending, fresh, requested)))
     n = len(rows)
-    of_neighbours, of_others = place[: len(neighbours)], place[len(neighbours) :]
-    signals = np.zeros((5, n))
+    end = len(neighbours) + len(sessions.rows)
+    of_neighbours, of_sessions, of_others = place[: len(neighbours)], place[len(neighbours) : end], place[end:]
+    signals = np.zeros((SIGNALS, n))
     signals[0] = np.bincount(of_neighbours, weights, n)
     signals[1] = np.bincount(of_neighbours[:of_newest], weights[:of_newest], n)
     support = np.bincount(of_neighbours, minlength=n)
     np.divide(support, max(len(context), 1), out=signals[2])
-    signals[3:, of_others[: len(known)]] = seen_at_ms, seen_count
-    # Every generator but neighbours proposes an item once in each of its lists: their bits can be added up.
+    signals[3:5, of_others[: len(known)]] = seen_at_ms, seen_count
+    signals[5:10] = sessions.sums(of_sessions, n)
+    if session:
+        signals[10] = rows == session[0]
+        signals[11] = corpus.sessions.places[rows]
+    # Every other generator proposes an item once in each of its lists: their bits can be added up.
     sources = np.bincount(of_others, np.concatenate(others), n).astype(np.int64)
     sources[support > 0] |= NEIGHBOURS
+    sources[(signals[5] > 0) | (signals[7] + signals[8] > 0)] |= SESSIONS
 
     shown = table.servable[rows]
     if request.restricted_to:
@@ -147,6 +173,23 @@ def _propose(
     if len(blocked):
         shown &= ~np.isin(rows, blocked)
     return Candidates(rows, sources, signals), np.flatnonzero(shown)
+
+
+def _session_items(table: ItemTable, recent: Sequence[Engaged], gap_ms: int, most: int) -> list[int]:
+    """Rows of the items of the user's newest session, newest first and none twice."""
+    rows: dict[int, None] = {}
+    newer = recent[0] if recent else None
+    for engagement in recent:
+        assert newer is not None
+        if engagement.session != newer.session or (not newer.session and abs(newer.at_ms - engagement.at_ms) >= gap_ms):
+            break
+        newer = engagement
+        row = table.rows.get(engagement.item_id, NO_ROW)
+        if row != NO_ROW:
+            rows[row] = None
+            if len(rows) == most:
+                break
+    return list(rows)
 
 
 def _known_items(table: ItemTable, recent: Sequence[Engaged]) -> tuple[Rows, list[int], list[int]]:

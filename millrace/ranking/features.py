@@ -24,9 +24,19 @@ seen                   0 or 1                    the user engaged with the item 
 from_trending_short    0 or 1                    it is in the list of what is popular now
 from_trending_long     0 or 1                    it is in the list of what is popular today
 from_fresh             0 or 1                    it was drawn from what is new in the catalogue
+similar                share, 0-1                of the likeness of the nearest sessions, that of those with the item
+similar_log            log                       log(similar + 0.001)
+similar_near_log       log                       the same of the share weighted by nearness to a common item
+after_log              log                       log(. + 0.001) of how often it closely follows the session's items
+before_log             log                       the same of how often it closely precedes them
+after_newest_log       log                       the same of how often it closely follows the newest one
+newest                 0 or 1                    it is the item that the user turned to last
+in_sessions            log1p of places           how often it stands in sessions; 0 if the user has none
 user_activity          log1p of engagements      the user's own, decayed with the user half-life to now
 user_idle              log1p of minutes          since the user's last interaction; 30 days if there was none
 ====================== ========================= ===============================================================
+
+The eight from ``similar`` on are those of ``millrace.ranking.session_knn``.
 
 Every value is finite by construction: times are clamped to 0 to 30 days (a request's as_of may lie before the
 state that it meets), ratios are bounded, and logarithms are taken of values above zero.
@@ -73,6 +83,14 @@ FEATURE_NAMES: tuple[str, ...] = (
     "from_trending_short",
     "from_trending_long",
     "from_fresh",
+    "similar",
+    "similar_log",
+    "similar_near_log",
+    "after_log",
+    "before_log",
+    "after_newest_log",
+    "newest",
+    "in_sessions",
     "user_activity",
     "user_idle",
 )
@@ -84,6 +102,8 @@ FEATURE_SCHEMA = f"v1-{hashlib.sha256(','.join(FEATURE_NAMES).encode()).hexdiges
 DURATION_MAX_MS = 30 * DAY_MS
 # Keeps log(0) away: one follow-up in a thousand is told apart from none, fewer hardly.
 COVISIT_FLOOR = 1e-3
+# Rows of ``Candidates.signals``.
+SIGNALS = 12
 # Click-through of a typical recommendation slot, and the number of views after which an item's own figure counts
 # as much as that prior.
 CLICK_THROUGH_PRIOR, CLICK_THROUGH_PRIOR_VIEWS = 0.05, 20.0
@@ -172,8 +192,9 @@ class Candidates:
     sources
         int64[n], bits of the generators that proposed the item (``millrace.ranking.sources``).
     signals
-        float64[5, n]: covisit, covisit_last and covisit_support of the table above, then when last (Unix ms) and how
-        often the user engaged with the item (0 for never).
+        float64[SIGNALS, n]: covisit, covisit_last and covisit_support of the table above; when last (Unix ms) and how
+        often the user engaged with the item (0 for never); the five of ``SessionSignals.sums``; whether it is the
+        newest; and how often it stands in sessions (0 if the user has none).
     """
 
     rows: Rows
@@ -243,6 +264,11 @@ def compute_features(
     np.minimum(popularity[0] / (1.0 + popularity[1]), 1.0, out=features[10])
     features[11:13] = by_column[6:8]
     np.not_equal(candidates.sources & _SOURCE_FLAGS, 0, out=features[14:17])
-    features[17] = math.log1p(user.engagements)
-    features[18] = math.log1p(min(max(now_ms - user.last_seen_ms, 0), DURATION_MAX_MS) / MINUTE_MS)
+    features[17] = signals[5]
+    np.add(signals[5:10], COVISIT_FLOOR, out=features[18:23])
+    np.log(features[18:23], out=features[18:23])
+    features[23] = signals[10]
+    np.log1p(signals[11], out=features[24])
+    features[25] = math.log1p(user.engagements)
+    features[26] = math.log1p(min(max(now_ms - user.last_seen_ms, 0), DURATION_MAX_MS) / MINUTE_MS)
     return np.ascontiguousarray(features.T, dtype=np.float32)

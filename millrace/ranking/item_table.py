@@ -1,8 +1,8 @@
 """Items as numpy arrays: what candidates and features are computed from, for all items at once.
 
-An item's id is interned to a row when the item, or a neighbour list that names it, is first met. A row is given to
-another item only when its item is gone and no neighbour list points to it any more, so that a list never points to
-a stranger.
+An item's id is interned to a row when the item, or a neighbour list or session that names it, is first met. A row is
+given to another item only when its item is gone and no list or session points to it any more, so that none ever
+points to a stranger.
 
 One thread changes and reads a table.
 """
@@ -92,7 +92,7 @@ class ItemTable:
         self.touched: set[int] = set()
         self._live = np.zeros(self.rows_max, dtype=np.bool_)
         self._versions = np.zeros(self.rows_max, dtype=np.uint64)
-        # How many neighbour lists point to each row.
+        # How many neighbour lists and sessions point to each row.
         self._references = np.zeros(self.rows_max, dtype=np.int32)
         self._ids: list[str] = [""]
         self._numbers = np.zeros(self.rows_max, dtype=np.intp)
@@ -174,6 +174,22 @@ class ItemTable:
             self.servable[row] = self._live[row] = True
             self._live_count += 1
         return row
+
+    def refer(self, item_id: str) -> int:
+        """The row of an item that somebody points to from now on, until ``let_go``; NO_ROW if it got none."""
+        row = self.rows.get(item_id)
+        if row is None:
+            row = self._row_for_neighbour(item_id)
+            if row == NO_ROW:
+                return NO_ROW
+        self._references[row] += 1
+        return row
+
+    def let_go(self, row: int) -> None:
+        """End what ``refer`` began."""
+        self._references[row] -= 1
+        if not self._references[row] and not self._live[row]:
+            self._release(row)
 
     def drop(self, item_id: str) -> None:
         """Forget an item (a tombstone); harmless if it is not known."""

@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate, own_scores
+from millrace.ranking.corpus import Corpus
 from millrace.ranking.features import FloatMatrix, UserActivity, compute_features
-from millrace.ranking.item_table import ItemTable
 from millrace.ranking.model import RankingModel
-from millrace.ranking.popular import PopularItems
 from millrace.ranking.sources import sources_of
 from millrace.v1.impression_pb2 import CandidateSource
 
@@ -42,8 +41,7 @@ class RankedItems:
 
 
 def rank(
-    table: ItemTable,
-    popular: PopularItems,
+    corpus: Corpus,
     request: CandidateRequest,
     user: UserActivity,
     model: RankingModel | None,
@@ -52,11 +50,12 @@ def rank(
     random: np.random.Generator,
 ) -> RankedItems:
     """The best items for a request as of ``now_ms``; without a model, in the candidates' own order."""
-    candidates = generate(table, popular, request, limits, random)
+    table = corpus.table
+    candidates = generate(corpus, request, limits, random)
     features = compute_features(candidates, table.items.take(candidates.rows, axis=0), user, now_ms, table.half_lives)
     if model is None:
         scores = np.zeros(len(candidates), dtype=np.float32)
-        best = np.argsort(-own_scores(candidates, table, popular), kind="stable")[: request.k]
+        best = np.argsort(-own_scores(candidates, corpus), kind="stable")[: request.k]
     else:
         scores = model.score(features)
         best = np.argsort(-scores, kind="stable")[: request.k]

@@ -7,6 +7,7 @@ from functools import cache
 from millrace.v1.impression_pb2 import CandidateSource
 
 NEIGHBOURS = 1 << CandidateSource.CANDIDATE_SOURCE_NEIGHBOURS
+SESSIONS = 1 << CandidateSource.CANDIDATE_SOURCE_SESSION_KNN
 TRENDING_SHORT = 1 << CandidateSource.CANDIDATE_SOURCE_TRENDING_SHORT
 TRENDING_LONG = 1 << CandidateSource.CANDIDATE_SOURCE_TRENDING_LONG
 FRESH = 1 << CandidateSource.CANDIDATE_SOURCE_FRESH
@@ -14,7 +15,7 @@ REPEAT = 1 << CandidateSource.CANDIDATE_SOURCE_REPEAT
 REQUESTED = 1 << CandidateSource.CANDIDATE_SOURCE_REQUESTED
 
 # From the one that says most about this user's next step to the one that says least.
-_ORDER = (NEIGHBOURS, REPEAT, TRENDING_SHORT, TRENDING_LONG, FRESH, REQUESTED)
+_ORDER = (SESSIONS, NEIGHBOURS, REPEAT, TRENDING_SHORT, TRENDING_LONG, FRESH, REQUESTED)
 
 
 @cache

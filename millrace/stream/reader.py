@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self, cast
 
@@ -29,6 +30,13 @@ _ASK_TIMEOUT_S = 2.0
 _ASK_AGAIN_S = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """So many records before the end, the same number of each partition."""
+
+    records: int
+
+
 class TopicReader:
     """Every record of some topics, in order within each partition, from the beginning or from now on.
 
@@ -40,7 +48,7 @@ class TopicReader:
         What to read.
     start
         ``"beginning"``, ``"end"`` for records that come after the reader found the broker, or an append time, Unix
-        milliseconds: from the first record of that time or a later one.
+        milliseconds: from the first record of that time or a later one; or the ``Newest`` records and what follows.
     partitions
         Numbers of the partitions to read; None: all of them.
     """
@@ -49,7 +57,7 @@ class TopicReader:
         self,
         kafka: KafkaSettings,
         topics: Sequence[Topic],
-        start: Literal["beginning", "end"] | int = "beginning",
+        start: Literal["beginning", "end"] | int | Newest = "beginning",
         stream: StreamSettings | None = None,
         partitions: Collection[int] | None = None,
     ) -> None:
@@ -175,6 +183,9 @@ class TopicReader:
     def _starts(self, found: Sequence[TopicPartition], bounds: Sequence[tuple[int, int]]) -> list[int]:
         if isinstance(self._start, str):
             return [low if self._start == "beginning" else high for low, high in bounds]
+        if isinstance(self._start, Newest):
+            most = -(-self._start.records // len(found))
+            return [max(low, high - most) for low, high in bounds]
         asked = [TopicPartition(one.topic, one.partition, self._start) for one in found]
         answers = self._consumer.offsets_for_times(asked, timeout=_ASK_TIMEOUT_S)
         for answer in answers:

@@ -9,9 +9,8 @@ import numpy as np
 from millrace.features.segments import segment
 from millrace.features.user_state import UserState
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest
+from millrace.ranking.corpus import Corpus
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA, UserActivity
-from millrace.ranking.item_table import ItemTable
-from millrace.ranking.popular import PopularItems
 from millrace.ranking.rank import RankedItems, rank
 from millrace.settings import RecommenderSettings
 from millrace.v1.common_pb2 import Position
@@ -78,30 +77,22 @@ class Answering:
         self,
         settings: RecommenderSettings,
         user_half_life_ms: int,
-        table: ItemTable,
-        popular: PopularItems,
+        corpus: Corpus,
         interactions_topic: str,
         random: np.random.Generator,
     ) -> None:
         self._settings = settings
         self._user_half_life_ms = user_half_life_ms
-        self._table = table
-        self._popular = popular
+        self._corpus = corpus
         self._interactions_topic = interactions_topic
         self._random = random
-        self._limits = CandidateLimits(
-            candidates_max=settings.candidates_max,
-            context_items=settings.context_items,
-            trending_items=settings.trending_items,
-            fresh_items=settings.fresh_items,
-        )
+        self._limits = CandidateLimits.of(settings)
 
     def answer(self, request: RecommendRequest, request_id: str, situation: Situation) -> Answer:
         """The answer to a valid request (``serve_micros`` is left to the caller, who measures it)."""
         user, champion, now_ms = situation.user, situation.champion, situation.now_ms
         ranked = rank(
-            self._table,
-            self._popular,
+            self._corpus,
             self._candidate_request(request, user),
             self._activity(user, now_ms),
             champion.model if champion else None,
@@ -183,6 +174,7 @@ class Answering:
         policy = request.repeat_policy
         return CandidateRequest(
             k=request.k,
+            user_id=request.user_id,
             recent=user.recent if user else (),
             blocked=[*request.exclude_item_ids, *user.disliked] if user else request.exclude_item_ids,
             restricted_to=request.restrict_to_item_ids,

@@ -29,6 +29,9 @@ MIRROR_ITEMS_MAX = Gauge("millrace_recommender_mirror_items_max", "Most items wh
 MIRROR_EVICTED = Gauge("millrace_recommender_mirror_evicted", "Items dropped because the mirror was full.")
 MIRROR_LAG_RECORDS = Gauge("millrace_recommender_mirror_lag_records", "Records of item-state not read yet.")
 MIRROR_STALE = Counter("millrace_recommender_mirror_stale", "Item states passed over because a newer one was there.")
+SESSIONS = Gauge("millrace_recommender_sessions", "Recent sessions in memory.")
+SESSIONS_MAX = Gauge("millrace_recommender_sessions_max", "Most sessions in memory; the oldest make room.")
+SESSIONS_LAG_RECORDS = Gauge("millrace_recommender_sessions_lag_records", "Records of interactions not read yet.")
 IMPRESSIONS_PENDING = Gauge("millrace_recommender_impressions_pending", "Impressions on their way to the broker.")
 IMPRESSIONS_PENDING_MAX = Gauge(
     "millrace_recommender_impressions_pending_max", "Most impressions on their way; more are dropped."

@@ -1,6 +1,6 @@
-"""Keeps the item table up to date from the compacted topic ``item-state``.
+"""Keeps what is known of items up to date: their state from ``item-state``, sessions from ``interactions``.
 
-A thread reads the topic; the event loop applies what it read, a few states at a time, so that no request waits long
+A thread reads each topic; the event loop applies what it read, a few records at a time, so that no request waits long
 and nothing needs a lock.
 """
 
@@ -9,23 +9,25 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
-from millrace.ranking.item_table import ItemTable
-from millrace.ranking.popular import PopularItems
-from millrace.settings import KafkaSettings, StreamSettings
-from millrace.stream.reader import TopicReader
+from millrace.events.rules import keeps_rules
+from millrace.features.session_intake import SessionIntake
+from millrace.ranking.corpus import Corpus
+from millrace.settings import Settings
+from millrace.stream.reader import Newest, TopicReader
 from millrace.stream.worker import Record
-from millrace.topics import ITEM_STATE
+from millrace.topics import INTERACTIONS, ITEM_STATE
+from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import ItemState
 from services.recommender import metrics
 
 log = structlog.stdlib.get_logger(__name__)
 
-# States applied before requests get their turn: about 1 ms (40 µs each, 50 neighbours).
-CHUNK_RECORDS = 25
+# Records applied before requests get their turn: about 1 ms (states with 50 neighbours take 40 µs each, events 10 µs).
+CHUNK_STATES, CHUNK_EVENTS = 25, 100
 # The lists of popular and new items follow at this pace: a tenth of a percent of the short half-life.
 REFRESH_S = 0.25
 # Silent items are looked for once a second, at most so many at a time, so that requests never wait long.
@@ -33,34 +35,91 @@ EXPIRE_EVERY_S = 1.0
 EXPIRED_AT_ONCE = 200
 
 
-class ItemMirror:
-    """The item table of this process and the thread that feeds it.
-
-    Parameters
-    ----------
-    item_ttl_ms
-        An item without catalogue entry is dropped when no state came for so long.
-    """
+class _Feed:
+    """A thread that reads a topic and has the loop apply the records, chunk by chunk."""
 
     def __init__(
-        self, table: ItemTable, popular: PopularItems, kafka: KafkaSettings, stream: StreamSettings, item_ttl_ms: int
+        self, name: str, reader: Callable[[], TopicReader], chunk: int, apply: Callable[[Sequence[Record]], None]
     ) -> None:
-        self.table = table
-        self.popular = popular
         self.caught_up = asyncio.Event()
-        self._kafka = kafka
-        self._stream = stream
-        self._item_ttl_ms = item_ttl_ms
+        self.lag = 0
+        self._reader = reader
+        self._chunk = chunk
+        self._apply = apply
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._read, name="item-mirror", daemon=True)
-        metrics.MIRROR_ITEMS_MAX.set(table.items_max)
+        self._thread = threading.Thread(target=self._read, name=name, daemon=True)
+
+    def start(self) -> None:
         self._thread.start()
 
     async def close(self) -> None:
         """Stop reading."""
         self._stop.set()
         await asyncio.to_thread(self._thread.join)
+
+    def _read(self) -> None:
+        with self._reader() as reader:
+            while not self._stop.is_set():
+                records = reader.poll(max_records=10 * self._chunk, timeout_s=0.1)
+                for start in range(0, len(records), self._chunk):
+                    self._on_loop(records[start : start + self._chunk])
+                self.lag = reader.lag()
+                if reader.caught_up and not self.caught_up.is_set():
+                    self._loop.call_soon_threadsafe(self.caught_up.set)
+
+    def _on_loop(self, records: Sequence[Record]) -> None:
+        """Have the loop apply the records, and wait: at most one chunk is ahead of it."""
+        applied = threading.Event()
+
+        def apply() -> None:
+            try:
+                self._apply(records)
+            finally:
+                applied.set()
+
+        self._loop.call_soon_threadsafe(apply)
+        while not (applied.wait(0.1) or self._stop.is_set()):
+            pass
+
+
+class ItemMirror:
+    """The corpus of this process and the threads that feed it.
+
+    Attributes
+    ----------
+    caught_up
+        Set once the state of all items was read.
+    """
+
+    def __init__(self, corpus: Corpus, settings: Settings) -> None:
+        kafka, stream = settings.kafka, settings.stream
+        self.corpus = corpus
+        self.table, self.popular = corpus.table, corpus.popular
+        self._item_ttl_ms = settings.features.item_ttl_ms
+        self._intake = SessionIntake(corpus.sessions)
+        newest = Newest(settings.recommender.session_events_read)
+        self._states = _Feed(
+            "item-mirror", lambda: TopicReader(kafka, [ITEM_STATE], "beginning", stream), CHUNK_STATES, self.apply
+        )
+        self._events = _Feed(
+            "session-mirror", lambda: TopicReader(kafka, [INTERACTIONS], newest, stream), CHUNK_EVENTS, self.take
+        )
+        self.caught_up = asyncio.Event()
+        metrics.MIRROR_ITEMS_MAX.set(self.table.items_max)
+        metrics.SESSIONS_MAX.set(settings.recommender.session_runs_max)
+        self._states.start()
+        self._events.start()
+
+    @property
+    def sessions_known(self) -> bool:
+        """Whether the newest events at the time of the start were read."""
+        return self._events.caught_up.is_set()
+
+    async def close(self) -> None:
+        """Stop reading."""
+        await self._states.close()
+        await self._events.close()
 
     def apply(self, records: Sequence[Record]) -> None:
         """Take records of ``item-state``, on the event loop."""
@@ -72,38 +131,18 @@ class ItemMirror:
             if not self.table.apply(record.message, record.append_time_ms):
                 metrics.MIRROR_STALE.inc()
 
-    def _read(self) -> None:
-        with TopicReader(self._kafka, [ITEM_STATE], start="beginning", stream=self._stream) as reader:
-            while not self._stop.is_set():
-                records = reader.poll(max_records=10 * CHUNK_RECORDS, timeout_s=0.1)
-                for start in range(0, len(records), CHUNK_RECORDS):
-                    self._on_loop(records[start : start + CHUNK_RECORDS])
-                metrics.MIRROR_LAG_RECORDS.set(reader.lag())
-                if reader.caught_up and not self.caught_up.is_set():
-                    self._loop.call_soon_threadsafe(self._after_catching_up)
-
-    def _on_loop(self, records: Sequence[Record]) -> None:
-        """Have the loop apply the records, and wait: at most one chunk is ahead of it."""
-        applied = threading.Event()
-
-        def apply() -> None:
-            try:
-                self.apply(records)
-            finally:
-                applied.set()
-
-        self._loop.call_soon_threadsafe(apply)
-        while not (applied.wait(0.1) or self._stop.is_set()):
-            pass
-
-    def _after_catching_up(self) -> None:
-        if not self.caught_up.is_set():
-            self.popular.refresh()
-            self.caught_up.set()
-            log.info("item state is complete", items=len(self.table))
+    def take(self, records: Sequence[Record]) -> None:
+        """Take records of ``interactions``, on the event loop."""
+        for record in records:
+            if isinstance(record.message, Interaction) and keeps_rules(record.message):
+                self._intake.take(record.message)
 
     async def keep_up(self) -> None:
         """Refresh lists, drop silent items and set gauges, for ever."""
+        await self._states.caught_up.wait()
+        self.popular.refresh()
+        self.caught_up.set()
+        log.info("item state is complete", items=len(self.table))
         expire_at = time.monotonic()
         while True:
             await asyncio.sleep(REFRESH_S)
@@ -113,3 +152,6 @@ class ItemMirror:
                 self.table.expire(int(time.time() * 1000) - self._item_ttl_ms, EXPIRED_AT_ONCE)
             metrics.MIRROR_ITEMS.set(len(self.table))
             metrics.MIRROR_EVICTED.set(self.table.evicted)
+            metrics.MIRROR_LAG_RECORDS.set(self._states.lag)
+            metrics.SESSIONS.set(len(self.corpus.sessions))
+            metrics.SESSIONS_LAG_RECORDS.set(self._events.lag)

@@ -21,9 +21,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
 from millrace.errors import InfrastructureError, MillraceError
-from millrace.ranking.features import HalfLives
-from millrace.ranking.item_table import ItemTable
-from millrace.ranking.popular import PopularItems
+from millrace.ranking.corpus import Corpus
 from millrace.registry.cache import ModelCache, default_directory
 from millrace.registry.checkpoints import CheckpointCache
 from millrace.settings import KafkaSettings, Settings
@@ -118,22 +116,15 @@ class RecommenderServer:
         kafka, stream, own = settings.kafka, settings.stream, settings.recommender
         features = settings.features
         self._own = own
-        table = ItemTable(
-            own.mirror_items_max,
-            features.neighbours_kept,
-            HalfLives(features.half_life_short_ms, features.half_life_long_ms),
-        )
-        popular = PopularItems(table)
-        self._mirror = ItemMirror(table, popular, kafka, stream, features.item_ttl_ms)
+        corpus = Corpus.empty(features, own)
+        self._mirror = ItemMirror(corpus, settings)
         cache = ModelCache(default_directory(own.model_name), settings.mlflow)
         checkpoints = CheckpointCache(own.model_name, settings.mlflow)
         self._champion = ChampionFollower(own.model_name, cache, checkpoints, kafka, stream)
         self._users = UserReader(settings.redis, own.features_timeout_ms)
         self._impressions = ImpressionLog(kafka, own.impressions_pending_max, own.linger_ms)
         self._topic_id = TopicId(kafka, Backoff(stream.backoff_max_ms / 1000))
-        answering = Answering(
-            own, features.user_half_life_ms, table, popular, INTERACTIONS.name, np.random.default_rng()
-        )
+        answering = Answering(own, features.user_half_life_ms, corpus, INTERACTIONS.name, np.random.default_rng())
         service = RecommendationService(
             own, answering, self._users, self._mirror, self._champion, self._impressions, self._topic_id
         )
@@ -164,6 +155,8 @@ class RecommenderServer:
         missing = []
         if not self._mirror.caught_up.is_set():
             missing.append("item-state is not read yet (kafka)")
+        if not self._mirror.sessions_known:
+            missing.append("recent sessions are not read yet (kafka)")
         if self._champion.problem:
             missing.append(f"champion of {self._own.model_name}: {self._champion.problem}")
         current = self._champion.current

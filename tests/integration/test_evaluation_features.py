@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 
 from millrace.evaluation.features import MemoryFeatures
+from millrace.features.session_intake import SessionIntake
 from millrace.features.user_state import UserState
 from millrace.features.writer import FeatureWriter
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate
+from millrace.ranking.corpus import Corpus
 from millrace.ranking.features import HalfLives, UserActivity, compute_features
 from millrace.ranking.item_table import NO_ROW, ItemTable
-from millrace.ranking.popular import PopularItems
-from millrace.settings import HOUR_MS, MINUTE_MS, FeatureSettings
+from millrace.settings import HOUR_MS, MINUTE_MS, FeatureSettings, RecommenderSettings
 from tests.feature_ledger import Logged
 from tests.feature_logs import ITEMS, PROPERTY, USERS, logs
 from tests.feature_support import T0, CrashingStore, close, connected, events_of, load_item, load_user
@@ -34,7 +35,8 @@ FEATURES = FeatureSettings(
     neighbours_kept=3,
 )
 # Nothing is cut: of two items that are equal but for rounding, either may be cut.
-LIMITS = CandidateLimits(candidates_max=50, context_items=3, trending_items=50, fresh_items=2)
+LIMITS = CandidateLimits(candidates_max=50, context_items=3, session_items=4, trending_items=50, fresh_items=2)
+RECOMMENDER = RecommenderSettings(mirror_items_max=100, session_runs_max=6, session_postings_max=3)
 HALF_LIVES = HalfLives(FEATURES.half_life_short_ms, FEATURES.half_life_long_ms)
 
 
@@ -52,13 +54,14 @@ def test_memory_equals_the_pipeline(store: CrashingStore, log: list[Logged]) -> 
     log = [Logged(0, offset, logged.event) for offset, logged in enumerate(log)]
     store.ask("FLUSHDB")
     FeatureWriter(store, FEATURES).take(events_of(log))
-    memory = MemoryFeatures(FEATURES, items_max=100)
+    memory = MemoryFeatures(FEATURES, RECOMMENDER)
     for _, _, event in log:
         memory.take(event)
         memory.ready(memory.users.get(event.user_id))
     memory.ready_all()
 
-    mirror = ItemTable(100, FEATURES.neighbours_kept, HALF_LIVES)
+    corpus = Corpus.empty(FEATURES, RECOMMENDER)
+    mirror = corpus.table
     for item_id in ITEMS:
         state = load_item(store, item_id, FEATURES)
         assert (state is None) == (item_id not in memory.table.rows)
@@ -73,8 +76,10 @@ def test_memory_equals_the_pipeline(store: CrashingStore, log: list[Logged]) -> 
         assert memory.table.servable[ours]
         assert mirror.servable[row]
         assert neighbours(memory.table, ours) == neighbours(mirror, row)
-    popular = PopularItems(mirror)
-    popular.refresh()
+    corpus.popular.refresh()
+    sessions = SessionIntake(corpus.sessions)
+    for _, _, event in log:
+        sessions.take(event)
     for user_id in USERS:
         known = memory.users.get(user_id)
         ours_state, theirs = known.state() if known else None, load_user(store, user_id)
@@ -84,8 +89,8 @@ def test_memory_equals_the_pipeline(store: CrashingStore, log: list[Logged]) -> 
         assert replace(ours_state, decayed={}, purchase_value=0) == replace(theirs, decayed={}, purchase_value=0)
         assert ours_state.purchase_value == close(theirs.purchase_value)
         answers = [
-            answer(memory.table, memory.popular, ours_state),
-            answer(mirror, popular, theirs),
+            answer(memory.corpus, user_id, ours_state),
+            answer(corpus, user_id, theirs),
         ]
         assert answers[0].keys() == answers[1].keys()
         for item_id, features in answers[0].items():
@@ -98,11 +103,12 @@ def neighbours(table: ItemTable, row: int) -> list[tuple[str, object]]:
     return sorted((table.id_of(other), pytest.approx(share, rel=1e-6)) for other, share in pairs if other != NO_ROW)
 
 
-def answer(table: ItemTable, popular: PopularItems, user: UserState) -> dict[str, np.typing.NDArray[np.float32]]:
+def answer(corpus: Corpus, user_id: str, user: UserState) -> dict[str, np.typing.NDArray[np.float32]]:
     """Item -> features of each candidate, an hour after the log's end."""
     now_ms = T0 + 4 * HOUR_MS
-    request = CandidateRequest(k=3, recent=user.recent, blocked=user.disliked)
-    candidates = generate(table, popular, request, LIMITS, np.random.default_rng(1))
+    table = corpus.table
+    request = CandidateRequest(k=3, user_id=user_id, recent=user.recent, blocked=user.disliked)
+    candidates = generate(corpus, request, LIMITS, np.random.default_rng(1))
     activity = UserActivity(user.engagements(now_ms, FEATURES.user_half_life_ms), user.last_seen_ms)
     features = compute_features(candidates, table.items.take(candidates.rows, axis=0), activity, now_ms, HALF_LIVES)
     return {table.id_of(row): one for row, one in zip(candidates.rows.tolist(), features, strict=True)}

@@ -14,7 +14,7 @@ from millrace.evaluation.intervals import block_bootstrap
 from millrace.evaluation.learner_ablation import hits_and_reciprocals
 from millrace.evaluation.learners import Learner, Listwise, Pairwise, Platt, Pointwise
 from millrace.evaluation.questions import Question
-from millrace.ranking.features import FEATURE_NAMES, Candidates, FloatMatrix
+from millrace.ranking.features import FEATURE_NAMES, SIGNALS, Candidates, FloatMatrix
 from millrace.ranking.model import first_ranker
 
 D = len(FEATURE_NAMES)
@@ -35,7 +35,7 @@ def examples(count: int, seed: int = 1) -> list[FloatMatrix]:
 @pytest.mark.parametrize("make", [Pointwise, lambda model: Pairwise(model, 0.05), lambda model: Listwise(model, 0.05)])
 def test_every_way_learns_what_is_clicked(make: type[Pointwise]) -> None:
     learner: Learner = make(first_ranker())
-    for example in examples(1_500):
+    for example in examples(3_000):
         learner.learn(example)
     first = [int(np.argmax(learner.scores(example))) == 0 for example in examples(500, seed=2)]
     best = [int(np.argmax(example @ TRUTH)) == 0 for example in examples(500, seed=2)]
@@ -110,7 +110,7 @@ def test_calibration_by_hand() -> None:
 
 
 def test_ties_count_against_us() -> None:
-    candidates = Candidates(np.array([3, 5, 9], dtype=np.int32), np.zeros(3, dtype=np.int64), np.zeros((5, 3)))
+    candidates = Candidates(np.array([3, 5, 9], dtype=np.int32), np.zeros(3, dtype=np.int64), np.zeros((SIGNALS, 3)))
     question = Question(candidates, np.zeros((3, D), dtype=np.float32), target=5)
     assert question.rank(np.array([0.1, 0.5, 0.5])) == 2
     assert question.rank(np.array([0.1, 0.9, 0.5])) == 1

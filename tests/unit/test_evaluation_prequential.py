@@ -72,7 +72,7 @@ def test_the_target_is_not_in_the_features() -> None:
     """Candidates and features before an event are the same whichever item then comes."""
     log = events(40)
     for name in ("i0", "i30", "never seen before"):
-        memory, other = MemoryFeatures(SETTINGS.features), MemoryFeatures(SETTINGS.features)
+        memory, other = (MemoryFeatures(SETTINGS.features, SETTINGS.recommender) for _ in range(2))
         questions = [
             Questioner(one, SETTINGS.features, SETTINGS.recommender, 20, np.random.default_rng(0))
             for one in (memory, other)

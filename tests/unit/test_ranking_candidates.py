@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate, own_scores
+from millrace.ranking.corpus import Corpus
 from millrace.ranking.features import Candidates, HalfLives, UserActivity
 from millrace.ranking.item_table import ItemTable
 from millrace.ranking.model import first_ranker
 from millrace.ranking.popular import PopularItems
 from millrace.ranking.rank import rank
+from millrace.ranking.session_index import SessionIndex
 from millrace.ranking.sources import (
     FRESH,
     NEIGHBOURS,
@@ -29,12 +31,13 @@ from millrace.v1.impression_pb2 import CandidateSource
 from millrace.v1.item_pb2 import ItemState
 
 NOW = 1_700_000_000_000
-LIMITS = CandidateLimits(candidates_max=300, context_items=2, trending_items=2, fresh_items=1)
+LIMITS = CandidateLimits(candidates_max=300, context_items=2, session_items=3, trending_items=2, fresh_items=1)
 
 
 class Click(NamedTuple):
     item_id: str
     at_ms: int
+    session: int = 0
 
 
 def item(item_id: str, popularity: float = 0.0, available: bool | None = None, **neighbours: float) -> ItemState:
@@ -54,18 +57,18 @@ class Shop:
         self.table = ItemTable(100, 5, HalfLives(10 * MINUTE_MS, 6 * HOUR_MS))
         for state in states:
             self.table.apply(state, NOW)
-        self.popular = PopularItems(self.table)
-        self.popular.refresh()
+        self.corpus = Corpus(self.table, PopularItems(self.table), SessionIndex(self.table, 100, 10, 30 * MINUTE_MS))
+        self.corpus.popular.refresh()
 
     def generate(self, request: CandidateRequest) -> dict[str, int]:
         """Item -> bits of its sources, in the order of their own scores."""
         found = self.candidates(request)
-        found = found.take(np.argsort(-own_scores(found, self.table, self.popular), kind="stable"))
+        found = found.take(np.argsort(-own_scores(found, self.corpus), kind="stable"))
         names = [self.table.id_of(row) for row in found.rows.tolist()]
         return dict(zip(names, found.sources.tolist(), strict=True))
 
     def candidates(self, request: CandidateRequest) -> Candidates:
-        return generate(self.table, self.popular, request, self.limits, np.random.default_rng(1))
+        return generate(self.corpus, request, self.limits, np.random.default_rng(1))
 
     def one(self, request: CandidateRequest, item_id: str) -> dict[str, float]:
         found = self.candidates(request)
@@ -123,7 +126,7 @@ def test_only_the_last_items_count_and_each_once() -> None:
     assert SHOP.one(request, "z")["covisit_last"] == pytest.approx(0.5)
     candidates = SHOP.candidates(request)
     place = candidates.rows.tolist().index(SHOP.table.rows["c"])
-    assert candidates.signals[3:, place].tolist() == [NOW, 3]
+    assert candidates.signals[3:5, place].tolist() == [NOW, 3]
 
 
 def test_an_unknown_user_gets_trending_and_fresh() -> None:
@@ -153,7 +156,7 @@ def test_without_repeats_known_items_are_left_out() -> None:
 
 
 def test_a_restriction_is_ranked_whole_and_nothing_else() -> None:
-    limits = CandidateLimits(candidates_max=1, context_items=2, trending_items=0, fresh_items=0)
+    limits = CandidateLimits(candidates_max=1, context_items=2, session_items=3, trending_items=0, fresh_items=0)
     shop = Shop(*(item(f"i{number}", number) for number in range(20)), limits=limits)
     wanted = [f"i{number}" for number in range(5, 15)]
     found = shop.generate(CandidateRequest(k=2, restricted_to=[*wanted, "never heard of"]))
@@ -173,7 +176,7 @@ def test_trending_fills_up_to_k() -> None:
 
 
 def test_the_limit_keeps_the_most_probable_and_the_users_own_and_new_ones() -> None:
-    limits = CandidateLimits(candidates_max=4, context_items=5, trending_items=10, fresh_items=1)
+    limits = CandidateLimits(candidates_max=4, context_items=5, session_items=3, trending_items=10, fresh_items=1)
     shop = Shop(
         item("a", 0.001, n1=5.0, n2=4.0, n3=3.0),
         *(item(f"n{number}", 1.0) for number in (1, 2, 3)),
@@ -210,9 +213,7 @@ def test_filters_hold_for_every_request(request: CandidateRequest) -> None:
         assert found.keys() <= set(request.restricted_to)
     if not request.repeats:
         assert not {click.item_id for click in request.recent} & found.keys()
-    ranked = rank(
-        SHOP.table, SHOP.popular, request, UserActivity(), first_ranker(), NOW, LIMITS, np.random.default_rng(1)
-    )
+    ranked = rank(SHOP.corpus, request, UserActivity(), first_ranker(), NOW, LIMITS, np.random.default_rng(1))
     assert len(ranked.item_ids) == min(request.k, len(found))
     assert set(ranked.item_ids) <= found.keys()
     assert (np.diff(ranked.scores) <= 0).all()
@@ -221,7 +222,7 @@ def test_filters_hold_for_every_request(request: CandidateRequest) -> None:
 
 def test_without_a_model_the_candidates_own_order_counts() -> None:
     request = CandidateRequest(k=3, recent=clicks("a"))
-    ranked = rank(SHOP.table, SHOP.popular, request, UserActivity(), None, NOW, LIMITS, np.random.default_rng(1))
+    ranked = rank(SHOP.corpus, request, UserActivity(), None, NOW, LIMITS, np.random.default_rng(1))
     assert ranked.item_ids == list(SHOP.generate(request))[:3]
     assert not ranked.scores.any()
     assert ranked.sources[0] == (CandidateSource.CANDIDATE_SOURCE_NEIGHBOURS,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -55,7 +56,15 @@ def states(draw: st.DrawFn) -> tuple[Candidates, np.ndarray, UserActivity, int]:
     candidates = Candidates(
         rows=np.arange(n, dtype=np.int32),
         sources=numbers(st.integers(0, 255)).astype(np.int64),
-        signals=np.stack([*numbers(st.floats(0, 3), 3 * n).reshape(3, n), numbers(times), numbers(st.integers(0, 64))]),
+        signals=np.stack(
+            [
+                *numbers(st.floats(0, 3), 3 * n).reshape(3, n),
+                numbers(times),
+                numbers(st.integers(0, 64)),
+                *numbers(st.floats(0, 1), 6 * n).reshape(6, n),
+                numbers(st.integers(0, 10**6)),
+            ]
+        ),
     )
     return candidates, items, UserActivity(draw(sums), draw(times)), draw(times)
 
@@ -77,13 +86,14 @@ def one(
     sources: int = 0,
     seen_count: int = 0,
     seen_at_ms: int = 0,
+    sessions: Sequence[float] = (0.0,) * 7,
     user: UserActivity | None = None,
     state: ItemState | None = None,
 ) -> dict[str, float]:
     candidates = Candidates(
         rows=np.zeros(1, dtype=np.int32),
         sources=np.array([sources]),
-        signals=np.array([[covisit], [covisit / 2], [0.25], [seen_at_ms], [seen_count]]),
+        signals=np.array([[covisit], [covisit / 2], [0.25], [seen_at_ms], [seen_count], *[[one] for one in sessions]]),
     )
     items = np.array([item_row(state or ItemState())])
     row = compute_features(candidates, items, user or UserActivity(), NOW, HALF_LIVES)[0]
@@ -95,6 +105,14 @@ def popular(short: float, short_as_of_ms: int, long: float, long_as_of_ms: int) 
         popularity_short=DecayedSum(value=short, as_of_ms=short_as_of_ms),
         popularity_long=DecayedSum(value=long, as_of_ms=long_as_of_ms),
     )
+
+
+def test_sessions() -> None:
+    found = one(sessions=(0.5, 0.25, 0.1, 0.05, 0.01, 1.0, 9))
+    logs = [found[name] for name in ("similar_log", "similar_near_log", "after_log", "before_log", "after_newest_log")]
+    assert logs == pytest.approx([math.log(share + 0.001) for share in (0.5, 0.25, 0.1, 0.05, 0.01)])
+    assert (found["similar"], found["newest"]) == (0.5, 1.0)
+    assert found["in_sessions"] == pytest.approx(math.log1p(9))
 
 
 def test_covisitation() -> None:
@@ -167,5 +185,5 @@ def test_user() -> None:
 
 def test_the_schema_is_named_after_its_columns() -> None:
     """Another list of columns needs another name: logged features are read by it for weeks."""
-    assert FEATURE_SCHEMA == "v1-7540f35d"
+    assert FEATURE_SCHEMA == "v1-623b4494"
     assert len(set(FEATURE_NAMES)) == len(FEATURE_NAMES)

@@ -1,0 +1,33 @@
+"""Everything that candidates are drawn from: items, lists of popular ones, and recent sessions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from millrace.ranking.features import HalfLives
+from millrace.ranking.item_table import ItemTable
+from millrace.ranking.popular import PopularItems
+from millrace.ranking.session_index import SessionIndex
+from millrace.settings import FeatureSettings, RecommenderSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What a process knows of items. One thread changes and reads it."""
+
+    table: ItemTable
+    popular: PopularItems
+    sessions: SessionIndex
+
+    @classmethod
+    def empty(cls, features: FeatureSettings, recommender: RecommenderSettings) -> Corpus:
+        """One that knows nothing yet."""
+        half_lives = HalfLives(features.half_life_short_ms, features.half_life_long_ms)
+        table = ItemTable(recommender.mirror_items_max, features.neighbours_kept, half_lives)
+        return cls(
+            table,
+            PopularItems(table),
+            SessionIndex(
+                table, recommender.session_runs_max, recommender.session_postings_max, features.session_gap_ms
+            ),
+        )
