@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from millrace.evaluation.checkpoint import EVERY_S, Checkpoint, CheckpointFile
 from millrace.evaluation.intervals import block_bootstrap
+from millrace.evaluation.paired import Blocks, in_blocks
 from millrace.evaluation.prequential import Answer, Prequential
 from millrace.evaluation.questions import MISS
 from millrace.ranking.features import Floats
 
 # An answer's numbers, as columns.
-_COLUMNS = ("hr", "recall", "mrr", "ndcg", "found", "mpr", "recommend_us", "update_us")
+_COLUMNS = ("place", "hr", "recall", "mrr", "ndcg", "found", "mpr", "recommend_us", "update_us")
 INTERVALS = ("hr", "recall", "mrr", "ndcg")
+Rate: TypeAlias = tuple[float, float, float]
+"""A mean with the ends of its 95 % interval."""
+
+
+class Segment(NamedTuple):
+    """Number of the answers to a segment of users, their hit rate and their MRR."""
+
+    n: int
+    hr: Rate
+    mrr: Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +47,8 @@ class Figures:
     found
         Share of the answers in which the item that came was a candidate, wherever it stood: what ranking could reach.
     mpr
-        Mean percentile rank among all items known: 0 is first, 1 last, and 1 for an item that was no candidate.
+        Mean percentile rank among all items ranked from (those known, or drawn): 0 is first, 1 last, and 1 for an item
+        that was no candidate.
     coverage
         Share of the items known at the end that were in any answer.
     popularity_bias
@@ -45,7 +58,9 @@ class Figures:
     recommend_us_p90, update_us_p90
         Time of an answer; time to bring features up to date for it and to learn from its event.
     segments
-        Segment of users -> number, hit rate and MRR of its answers.
+        Segment of users -> its figures.
+    blocks
+        The answers in blocks of neighbours: for plots, and for differences between passes.
     """
 
     n: int
@@ -60,7 +75,8 @@ class Figures:
     ci95: Mapping[str, tuple[float, float]]
     recommend_us_p90: float
     update_us_p90: float
-    segments: Mapping[str, tuple[int, float, float]]
+    segments: Mapping[str, Segment]
+    blocks: Blocks = field(compare=False, repr=False)
 
 
 class Record:
@@ -83,6 +99,7 @@ class Record:
         hit = answer.rank != MISS and answer.rank <= self._k
         self._numbers.append(
             (
+                float(answer.place),
                 float(hit),
                 answer.recall,
                 1.0 / answer.rank if hit else 0.0,
@@ -133,10 +150,15 @@ class Record:
             recommend_us_p90=float(np.quantile(columns["recommend_us"], 0.9)),
             update_us_p90=float(np.quantile(columns["update_us"], 0.9)),
             segments={
-                name: (len(places), float(columns["hr"][places].mean()), float(columns["mrr"][places].mean()))
+                name: Segment(len(places), _rate(columns["hr"][places]), _rate(columns["mrr"][places]))
                 for name, places in sorted(segments.items())
             },
+            blocks=in_blocks(columns["place"], weights, {name: columns[name] for name in INTERVALS}),
         )
+
+
+def _rate(values: Floats) -> Rate:
+    return float(values.mean()), *block_bootstrap(values)
 
 
 def percentile_rank(rank: int, known: int) -> float:

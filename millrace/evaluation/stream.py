@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -80,7 +81,9 @@ class EventStream:
 def read_files(paths: Sequence[Path], format: Format, columns: Columns) -> EventStream:
     """Files of rows, each a period of its own. Of several the last one is tested.
 
-    Rows that are not in the order of their times are sorted within their file.
+    Rows that are not in the order of their times are sorted within their file. A row counts once: one whose event_id
+    came before for its user, or, where the file has no such column, one that says the same as another in everything,
+    is left out.
 
     Raises
     ------
@@ -94,7 +97,8 @@ def read_files(paths: Sequence[Path], format: Format, columns: Columns) -> Event
         if (header := header_of(path, format)) is not None:
             check_header(columns, header, path)
         unit = _OneUnit(columns)
-        parts.append(_ordered(path.name, _happened(path, read_rows(path, format), columns, unit.check), notes))
+        events = _happened(path, read_rows(path, format), columns, unit.check)
+        parts.append(_ordered(path.name, events, notes, once=True))
     for path, (before, after) in zip(paths[1:], pairwise(parts), strict=True):
         if before and after and after[0].occurred_at_ms < before[-1].occurred_at_ms:
             overlap_s = (before[-1].occurred_at_ms - after[0].occurred_at_ms) / 1000
@@ -197,7 +201,7 @@ class _OneUnit:
 
     def check(self, value: object) -> None:
         number = as_number(value) if self._auto else None
-        if number is None:
+        if number is None or not math.isfinite(number):  # the latter is refused as no time at all
             return
         seconds = number < SECONDS_BELOW
         if self._seconds is None:
@@ -209,11 +213,15 @@ class _OneUnit:
             )
 
 
-def _ordered(name: str, events: Iterable[Happened], notes: list[str]) -> list[Happened]:
-    """The events by time (equal times stay as they were), without those whose event_id came before for their user."""
+def _ordered(name: str, events: Iterable[Happened], notes: list[str], once: bool = False) -> list[Happened]:
+    """The events by time (equal times stay as they were), without those whose event_id came before for their user.
+
+    ``once``: of events without an id that are the same in everything, only the first.
+    """
     found: list[Happened] = []
     ids: set[tuple[str, str]] = set()
-    duplicates = 0
+    same: set[Happened] = set()
+    duplicates = repeated = 0
     earlier: int | None = None
     for event in events:
         if event.event_id:
@@ -222,11 +230,20 @@ def _ordered(name: str, events: Iterable[Happened], notes: list[str]) -> list[Ha
                 duplicates += 1
                 continue
             ids.add(key)
+        elif once:
+            if event in same:
+                repeated += 1
+                continue
+            same.add(event)
         if earlier is None and found and event.occurred_at_ms < found[-1].occurred_at_ms:
             earlier = len(found) + 1
         found.append(event)
     if duplicates:
         notes.append(f"{name}: {duplicates} rows left out whose event_id came before")
+    if repeated:
+        notes.append(
+            f"{name}: {repeated} rows left out that say the same as an earlier one; --map event_id=... keeps them"
+        )
     if earlier is not None:
         notes.append(f"{name}: not in the order of time (event {earlier} is the first that is earlier); sorted")
         found.sort(key=lambda event: event.occurred_at_ms)

@@ -127,7 +127,9 @@ def check_header(columns: Columns, header: Iterable[str], path: object) -> None:
     """Check that a file has every column that is mapped."""
     header = list(header)
     if missing := [name for name in columns.names() if name not in header]:
-        raise MillraceError(f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(header)}")
+        raise MillraceError(
+            f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(header) or 'nothing'}"
+        )
 
 
 def time_ms(value: object, unit: TimeUnit, field: str = "occurred_at_ms") -> int:

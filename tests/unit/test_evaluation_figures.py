@@ -87,7 +87,9 @@ def test_periods_weigh_the_same() -> None:
     figures = record.figures(known=1, by_period=True)
     assert figures is not None
     assert figures.hr == pytest.approx((1 / 2 + 1) / 2)
-    assert figures.segments == {"new": (5, 3 / 5, 3 / 5)}
+    assert figures.segments.keys() == {"new"}
+    assert figures.segments["new"].n == 5
+    assert figures.segments["new"].hr[0] == figures.segments["new"].mrr[0] == 3 / 5
     assert period_weights([1, 1, 1, 1, 2]).tolist() == [0.25, 0.25, 0.25, 0.25, 1]
     low, high = block_bootstrap(np.ones(100), period_weights([1] * 90 + [2] * 10))
     assert (low, high) == (1.0, 1.0)

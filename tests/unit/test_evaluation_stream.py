@@ -37,7 +37,17 @@ def test_rows_of_one_event_id_count_once_for_a_user(tmp_path: Path) -> None:
     stream = read_files([path], "csv", Columns("user", "item", "time", event_id="id"))
     assert [(event.user_id, event.event_id) for event in stream.events] == [("u", "1"), ("v", "1"), ("u", "2")]
     assert stream.notes == ["clicks.csv: 1 rows left out whose event_id came before"]
-    assert len(read_files([path], "csv", COLUMNS).events) == 4, "without ids, every row is an event"
+
+
+def test_without_ids_rows_that_are_the_same_in_everything_count_once(tmp_path: Path) -> None:
+    rows = "u,a,1700000001\nu,a,1700000001\nv,a,1700000001\nu,a,1700000002\nu,a,1700000001\n"
+    stream = read_files([written(tmp_path, "user,item,time\n" + rows)], "csv", COLUMNS)
+    assert [(event.user_id, event.occurred_at_ms % 10_000) for event in stream.events] == [
+        ("u", 1_000),
+        ("v", 1_000),
+        ("u", 2_000),
+    ]
+    assert stream.notes[0].startswith("clicks.csv: 2 rows left out that say the same")
 
 
 @pytest.mark.parametrize(
@@ -49,6 +59,8 @@ def test_rows_of_one_event_id_count_once_for_a_user(tmp_path: Path) -> None:
         ("user,item,time\nu,a,1700000001\nu,,1700000002\n", "line 3: item_id"),
         ("user,item,time\nu,a\n", "line 2: line: 2 columns"),
         ("user,item,time\nu,a,yesterday\n", "line 2: occurred_at_ms"),
+        ("user,item,time\nu,a,1700000001\nu,a,NaN\n", "line 3: occurred_at_ms: .* a finite number"),
+        ("", "has no column 'user', 'item', 'time'; it has nothing"),
         ("user,item,time\n", "no events"),
     ],
 )
