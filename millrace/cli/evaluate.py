@@ -17,6 +17,7 @@ from millrace.errors import MillraceError
 if TYPE_CHECKING:
     from millrace.evaluation.figures import Figures
     from millrace.evaluation.stream import EventStream
+    from millrace.settings import Settings
 
 
 @click.command()
@@ -45,11 +46,13 @@ def command(ablation: str | None, plots: Path | None, restart: bool, as_json: bo
         from millrace.evaluation.plots import check
 
         check()
+    from millrace.settings import settings
+
     stream = data.read(passes.protocol)
     if ablation:
         _ablation(stream, passes, as_json)
         return
-    found = [(lag, figures_of(stream, passes, lag, restart)) for lag in lags]
+    found = [(lag, figures_of(stream, passes, lag, settings(), restart)) for lag in lags]
     if as_json:
         click.echo(json.dumps({"rows": [as_row(lag, passes, one) for lag, one in found]}))
     else:
@@ -61,19 +64,18 @@ def command(ablation: str | None, plots: Path | None, restart: bool, as_json: bo
             click.echo(f"drawn: {path}", err=True)
 
 
-def figures_of(stream: EventStream, passes: Passes, lag: str, restart: bool = False) -> Figures:
+def figures_of(stream: EventStream, passes: Passes, lag: str, settings: Settings, restart: bool = False) -> Figures:
     """The figures of one pass, with a bar; it goes on where an earlier one was interrupted. Raises MillraceError."""
     from millrace.evaluation.checkpoint import CheckpointFile
     from millrace.evaluation.figures import measure
     from millrace.evaluation.lag import parse_lag
     from millrace.evaluation.prequential import Prequential
     from millrace.evaluation.protocols import protocol
-    from millrace.settings import settings
 
     rules = protocol(passes.protocol, stream, passes.warm_up)
     what = (passes.k, passes.warm_up, passes.every, passes.seed, passes.negatives)
-    run = Prequential(stream, rules, settings(), passes.k, parse_lag(lag), passes.every, passes.seed, passes.negatives)
-    file = CheckpointFile(settings(), stream.checksum, passes.protocol, lag, *what)
+    run = Prequential(stream, rules, settings, passes.k, parse_lag(lag), passes.every, passes.seed, passes.negatives)
+    file = CheckpointFile(settings, stream.checksum, passes.protocol, lag, *what)
     if restart:
         file.drop()
     with events_bar(f"{stream.name}, lag {lag}", len(stream.events)) as step:

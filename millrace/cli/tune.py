@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from millrace.evaluation.search import Found, Gain
     from millrace.evaluation.stream import EventStream
+    from millrace.settings import Settings
 
 
 @click.command()
@@ -41,35 +42,43 @@ def command(budget: int, as_json: bool, **given: Any) -> None:
     millrace tune --events clicks.csv --map ... --warm-up 60000 --every 5 >> .env
     millrace evaluate --events clicks.csv --map ... --warm-up 60000
     """
-    from millrace.evaluation.lag import parse_lag
-    from millrace.evaluation.search import search
     from millrace.settings import settings
 
     data, passes = taken(Data, given), taken(Passes, given)
-    lags = passes.each
-    if len(lags) > 1 or passes.negatives:
+    if len(passes.each) > 1 or passes.negatives:
         raise click.UsageError("tune takes one --lag, and no --negatives")
     stream = data.read(passes.protocol)
+    found = searched(stream, passes, budget, settings(), lambda what: click.echo(what, err=True))
+    click.echo(json.dumps(asdict(found)) if as_json else env_lines(found, stream, passes))
+
+
+def searched(
+    stream: EventStream, passes: Passes, budget: int, settings: Settings, say: Callable[[str], object]
+) -> Found:
+    """The search, with a bar for each pass. Raises MillraceError."""
+    from millrace.evaluation.lag import parse_lag
+    from millrace.evaluation.search import search
+
+    (lag,) = passes.each
     with ExitStack() as stack:
 
         def begin(what: str, events: int) -> Callable[[], None]:
             stack.close()
-            click.echo(what, err=True)
+            say(what)
             return stack.enter_context(events_bar(stream.name, events))
 
-        found = search(
+        return search(
             stream,
             passes.protocol,
-            settings(),
+            settings,
             passes.k,
-            parse_lag(lags[0]),
+            parse_lag(lag),
             passes.every,
             passes.seed,
             budget,
             passes.warm_up,
             begin=begin,
         )
-    click.echo(json.dumps(asdict(found)) if as_json else env_lines(found, stream, passes))
 
 
 def env_lines(found: Found, stream: EventStream, passes: Passes) -> str:
@@ -88,7 +97,7 @@ def env_lines(found: Found, stream: EventStream, passes: Passes) -> str:
     off = ""
     if not found.choice:
         lines.append("# Nothing that was tried is better than the settings in force.")
-    elif found.confirmed.gain[0] <= 0:
+    elif not found.holds:
         lines.append("# Not better on events that did not choose it: stay with the settings in force.")
         off = "# "
     for variable, value in found.choice.items():

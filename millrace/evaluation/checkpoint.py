@@ -26,6 +26,8 @@ FORMAT = 2
 """Moves when the content changes: a pass that left another one begins anew."""
 DECIDING = ("evaluation", "features", "learning", "outcomes", "ranking")
 """Packages that figures follow from."""
+DECIDING_SETTINGS = ("features", "recommender", "joiner")
+"""Groups of settings that they follow from."""
 EVERY_S = 30.0
 """Time between two checkpoints: what a kill loses, against some milliseconds for each."""
 
@@ -72,7 +74,7 @@ class CheckpointFile:
     """The checkpoint of one pass, in ``home()/evaluate``, under a name made of everything that it depends on."""
 
     def __init__(self, settings: Settings, *what: object) -> None:
-        groups = (settings.features, settings.recommender, settings.joiner)
+        groups = (getattr(settings, name) for name in DECIDING_SETTINGS)
         stands_on = (FORMAT, FEATURE_SCHEMA, code_digest(), *what)
         words = json.dumps([*map(str, stands_on), *(group.model_dump_json() for group in groups)])
         self.path = home() / "evaluate" / f"{blake2b(words.encode(), digest_size=8).hexdigest()}.npz"

@@ -45,16 +45,16 @@ def check() -> None:
 
 
 @contextmanager
-def figure(path: Path, panels: int, height: float = 3.0) -> Iterator[list[Axes]]:
-    """Panels beside each other, written to ``path`` (.svg or .png) at the end."""
+def figure(path: Path, panels: int, rows: int = 1) -> Iterator[list[Axes]]:
+    """Rows of panels, one after the other, written to ``path`` (.svg or .png) at the end."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with rc_context(_STYLE):
-        drawing = Figure(figsize=(3.6 * panels + 0.6, height), layout="constrained", facecolor="white")
+        drawing = Figure(figsize=(3.6 * panels + 0.6, 3.0 * rows), layout="constrained", facecolor="white")
         FigureCanvasAgg(drawing)
-        axes = drawing.subplots(1, panels, squeeze=False)[0].tolist()
+        axes = drawing.subplots(rows, panels, squeeze=False).ravel().tolist()
         yield axes
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"Date": None} if path.suffix == ".svg" else {}

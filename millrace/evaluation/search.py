@@ -84,6 +84,11 @@ class Found:
     searched: Gain
     confirmed: Gain
 
+    @property
+    def holds(self) -> bool:
+        """Whether the choice was better on events that did not choose it."""
+        return self.confirmed.gain[0] > 0
+
 
 def past_of(stream: EventStream, protocol_name: str, warm_up: int) -> EventStream:
     """The events before the first that the protocol counts; of a stream that has none, the first fifth."""

@@ -134,7 +134,11 @@ def read_source(source: Source, period_ms: int | None = None) -> EventStream:
 
 
 def select(stream: EventStream, keep: Callable[[Happened], bool], limit: int | None = None) -> EventStream:
-    """Some events of a stream: the first ``limit`` of those that are to be kept."""
+    """Some events of a stream: those of the first ``limit`` that are to be kept. Raises MillraceError."""
+    if limit is not None and 0 < stream.tested_from >= limit:
+        raise MillraceError(
+            f"{stream.name}: --limit {limit} leaves nothing to test; the test begins after {stream.tested_from} events"
+        )
     kept: list[Happened] = []
     starts, tested_from = [0], 0
     for place, event in enumerate(stream.events[:limit]):

@@ -116,5 +116,7 @@ def test_a_selection_keeps_periods_and_where_the_test_begins(tmp_path: Path) -> 
     assert [event.user_id for event in some.events] == ["u", "u", "v"]
     assert (list(some.starts), some.tested_from) == ([0, 2], 2)
     assert some.checksum != stream.checksum
+    with pytest.raises(MillraceError, match="the test begins after 3 events"):
+        select(stream, lambda event: True, limit=3)
     with pytest.raises(MillraceError, match="none of its 6 events"):
         select(stream, lambda event: False)
