@@ -6,7 +6,6 @@ The sums of blocks that differences are computed from lie beside it, a line for 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,15 +68,7 @@ def read(file: Path = QUALITY) -> Results:
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
     beside = _blocks_file(file)
     kept = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
-    blocks = {
-        name: Blocks(
-            one["events"],
-            one["starts"],
-            np.array(one["weights"], dtype=np.float64),
-            {metric: np.array(one[metric], dtype=np.float64) for metric in METRICS},
-        )
-        for name, one in kept.items()
-    }
+    blocks = {name: Blocks.from_words(words) for name, words in kept.items()}
     return Results({row["name"]: row for row in rows}, blocks)
 
 
@@ -85,19 +76,13 @@ def write(results: Results, file: Path = QUALITY) -> None:
     """Keep the rows in the order of their declaration; rows that are not declared any more go."""
     names = [run.name for run in all_runs() if run.name in results.rows]
     lines = [
-        json.dumps(name) + ": " + json.dumps(_kept(results.blocks[name])) for name in names if name in results.blocks
+        json.dumps(name) + ": " + json.dumps(results.blocks[name].words(METRICS, _DIGITS))
+        for name in names
+        if name in results.blocks
     ]
     _replace(_blocks_file(file), "{\n" + ",\n".join(lines) + "\n}\n")
     content = {"rows": [results.rows[name] for name in names], "differences": results.differences()}
     _replace(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def _kept(blocks: Blocks) -> Row:
-    def short(values: Sequence[float]) -> list[float]:
-        return [float(f"{value:.{_DIGITS}g}") for value in values]
-
-    sums = {metric: short(blocks.sums[metric].tolist()) for metric in METRICS}
-    return {"events": blocks.events, "starts": blocks.starts, "weights": short(blocks.weights.tolist()), **sums}
 
 
 def _difference(better: str, worse: str, metric: str, results: Results) -> Row:

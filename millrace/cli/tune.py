@@ -36,7 +36,7 @@ def command(budget: int, as_json: bool, **given: Any) -> None:
 
     Takes the arguments of `millrace evaluate` and looks at those events only that it would not count: the training
     file, the first period, the warm-up; or the first fifth, where it would count all. The last quarter of them chooses
-    nothing and tells how good the choice is.
+    nothing and tells how good the choice is. Interrupted, it goes on when the same command is given again.
 
     \b
     millrace tune --events clicks.csv --map ... --warm-up 60000 --every 5 >> .env

@@ -6,15 +6,19 @@ difference, and what a plot over the stream shows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 
 from millrace.errors import MillraceError
 from millrace.evaluation.intervals import block_edges, of_ratio
 from millrace.ranking.features import Floats
+
+EXACT = 17
+"""Digits with which a double is read again as it was."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,21 @@ class Blocks:
     starts: list[int]
     weights: Floats
     sums: Mapping[str, Floats]
+
+    def words(self, metrics: Collection[str] = (), digits: int = EXACT) -> dict[str, Any]:
+        """It as JSON takes it, with some of the metrics or all, and so many significant digits."""
+
+        def numbers(values: Floats) -> list[float]:
+            return [float(f"{value:.{digits}g}") for value in values.tolist()]
+
+        sums = {name: numbers(values) for name, values in self.sums.items() if not metrics or name in metrics}
+        return {"events": self.events, "starts": self.starts, "weights": numbers(self.weights), "sums": sums}
+
+    @classmethod
+    def from_words(cls, words: Mapping[str, Any]) -> Blocks:
+        """What ``words`` gave."""
+        sums = {name: np.array(values, dtype=np.float64) for name, values in words["sums"].items()}
+        return cls(words["events"], words["starts"], np.array(words["weights"], dtype=np.float64), sums)
 
 
 @dataclass(frozen=True, slots=True)

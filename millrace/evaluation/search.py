@@ -24,6 +24,7 @@ from millrace.evaluation.prequential import Prequential
 from millrace.evaluation.protocols import counted_from, protocol
 from millrace.evaluation.search_space import SPACE, Axis, Choice, chosen
 from millrace.evaluation.stream import EventStream, checksum
+from millrace.evaluation.trials import TrialFile
 from millrace.settings import Settings
 
 PAST_SHARE = 0.2
@@ -118,6 +119,8 @@ def search(
     begin
         Called before each pass with what it tries and its number of events; what it gives is called after each event.
 
+    A search that was interrupted goes on where it was (``trials.py``).
+
     Raises
     ------
     MillraceError
@@ -128,7 +131,12 @@ def search(
     past = past_of(stream, protocol_name, warm_up)
     searched = _first(past, past.tested_from, int(len(past.events) * LEARNED_SHARE))
 
+    file = TrialFile(settings, past.checksum, list(past.starts), name, k, lag.text, every, seed)
+
     def blocks(part: EventStream, choice: Choice, what: str) -> Blocks:
+        kept = file.get(len(part.events), choice)
+        if kept is not None:
+            return kept
         run = Prequential(part, protocol(name, part), chosen(settings, choice, axes), k, lag, every, seed)
         found = measure(run, False, k, begin(what, len(part.events)))
         if found is None or len(found.blocks.weights) < 2:
@@ -136,6 +144,7 @@ def search(
                 f"{stream.name}: its first {len(past.events)} events are too few to tell settings apart; give more of "
                 "them to the past with --warm-up, or ask more often with --every 1"
             )
+        file.keep(len(part.events), choice, found.blocks)
         return found.blocks
 
     tried: list[Choice] = []
@@ -148,6 +157,7 @@ def search(
     start = {axis.variable: axis.now(settings) for axis in axes}
     choice, before, after = coordinate_search(attempt, axes, start, budget)
     confirms = [blocks(past, one, f"confirms: settings {what}") for one, what in (({}, "in force"), (choice, "chosen"))]
+    file.drop()
     return Found(choice, len(past.events), len(tried), _gain(before, after), _gain(*confirms))
 
 

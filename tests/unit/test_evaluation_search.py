@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import SupportsIndex, overload
 
@@ -15,6 +15,7 @@ from millrace.evaluation.paired import Blocks
 from millrace.evaluation.search import Found, coordinate_search, past_of, search
 from millrace.evaluation.search_space import SPACE, Axis, Choice, chosen
 from millrace.evaluation.stream import EventStream, Happened, checksum
+from millrace.evaluation.trials import TrialFile
 from millrace.settings import MINUTE_MS, Settings
 from tests.evaluation_support import stream
 
@@ -96,6 +97,41 @@ def test_the_past_is_what_a_protocol_does_not_count(
 def test_a_past_that_is_too_short_is_named() -> None:
     with pytest.raises(MillraceError, match="first 40 events are too few"):
         searched(recorded(), warm_up=40)
+
+
+def test_a_search_that_was_interrupted_makes_no_pass_twice() -> None:
+    class Interrupted(Exception):
+        pass
+
+    began: list[str] = []
+
+    def begin(what: str, events: int) -> Callable[[], object]:
+        began.append(what)
+        if len(began) == 3:
+            raise Interrupted
+        return lambda: None
+
+    axes = [Axis("features", "session_context", (1, 2, 5)), Axis("recommender", "context_items", (3, 10))]
+
+    def run() -> Found:
+        return search(recorded(), "next-item", SETTINGS, 5, parse_lag("0"), 2, 0, 6, PAST, axes, begin)
+
+    with pytest.raises(Interrupted):
+        run()
+    resumed = run()
+    assert began[2] == began[3], "it goes on with the pass that was interrupted"
+    passes = len(began) - 2
+    before = len(began)
+    assert run() == resumed
+    assert len(began) - before == passes + 1, "what is through is not kept"
+
+
+def test_a_damaged_file_of_trials_is_named() -> None:
+    file = TrialFile(SETTINGS, "damaged")
+    file.path.parent.mkdir(parents=True, exist_ok=True)
+    file.path.write_text("{")
+    with pytest.raises(MillraceError, match="delete it"):
+        TrialFile(SETTINGS, "damaged")
 
 
 def blocks(value: float) -> Blocks:
