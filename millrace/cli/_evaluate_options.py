@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import click
 
+from millrace.cli._bar import events_bar
 from millrace.errors import MillraceError
 
 if TYPE_CHECKING:
@@ -103,9 +104,12 @@ class Data(_Options):
         if [path is not None, train is not None or test is not None, self.name is not None].count(True) != 1:
             raise MillraceError("say what to evaluate: --events FILE, or --train FILE --test FILE, or --dataset NAME")
         if self.name is not None:
-            return read_source(dataset(self.name, settings().client.data))
+            named = dataset(self.name, settings().client.data)
+            with events_bar(f"reading {named.name}", self.limit or named.rows) as step:
+                return read_source(named, limit=self.limit, step=step)
         if path is not None and self.form == "sessions":
-            return read_sessions(path)
+            with events_bar(f"reading {path.name}", None) as step:
+                return read_sessions(path, step=step)
         if self.form == "sessions":
             raise MillraceError("--format sessions takes one folder, --events FOLDER: its files are the periods")
         if path is None and (train is None or test is None):
@@ -116,7 +120,8 @@ class Data(_Options):
         if absent := [one for one in paths if not one.is_file()]:
             raise MillraceError(f"no file {absent[0]}")
         columns = parse_columns(self.mapping, self.default_type, self.time_unit)
-        return read_files(paths, self.form or format_of(paths[0]), columns)
+        with events_bar("reading " + " + ".join(one.name for one in paths), None) as step:
+            return read_files(paths, self.form or format_of(paths[0]), columns, step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -78,8 +78,14 @@ class EventStream:
     notes: Sequence[str] = field(default=())
 
 
-def read_files(paths: Sequence[Path], format: Format, columns: Columns) -> EventStream:
-    """Files of rows, each a period of its own. Of several the last one is tested.
+def _silent() -> None:
+    """Tells nobody."""
+
+
+def read_files(
+    paths: Sequence[Path], format: Format, columns: Columns, step: Callable[[], object] = _silent
+) -> EventStream:
+    """Files of rows, each a period of its own. Of several the last one is tested. ``step`` is called after each row.
 
     Rows that are not in the order of their times are sorted within their file. A row counts once: one whose event_id
     came before for its user, or, where the file has no such column, one that says the same as another in everything,
@@ -97,7 +103,7 @@ def read_files(paths: Sequence[Path], format: Format, columns: Columns) -> Event
         if (header := header_of(path, format)) is not None:
             check_header(columns, header, path)
         unit = _OneUnit(columns)
-        events = _happened(path, read_rows(path, format), columns, unit.check)
+        events = _happened(path, read_rows(path, format), columns, step, unit.check)
         parts.append(_ordered(path.name, events, notes, once=True))
     for path, (before, after) in zip(paths[1:], pairwise(parts), strict=True):
         if before and after and after[0].occurred_at_ms < before[-1].occurred_at_ms:
@@ -107,7 +113,7 @@ def read_files(paths: Sequence[Path], format: Format, columns: Columns) -> Event
     return _stream(" + ".join(path.name for path in paths), parts, tested_from, notes)
 
 
-def read_sessions(folder: Path, period_ms: int = WEEK_MS) -> EventStream:
+def read_sessions(folder: Path, period_ms: int = WEEK_MS, step: Callable[[], object] = _silent) -> EventStream:
     """A folder of period files, in the order of their names, with lines "session item" and no times.
 
     Each period's rows are spread evenly over ``period_ms``. Raises MillraceError.
@@ -118,13 +124,24 @@ def read_sessions(folder: Path, period_ms: int = WEEK_MS) -> EventStream:
     if not paths:
         raise MillraceError(f"{folder} holds no files")
     columns = session_columns()
-    parts = [list(_happened(path, session_rows(path, period, period_ms), columns)) for period, path in enumerate(paths)]
+    parts = [
+        list(_happened(path, session_rows(path, period, period_ms), columns, step)) for period, path in enumerate(paths)
+    ]
     return _stream(folder.name, parts, 0, [])
 
 
-def read_source(source: Source, period_ms: int | None = None) -> EventStream:
-    """A known data set; ``period_ms`` divides it into periods as of its first event. Raises MillraceError."""
-    events = _ordered(source.name, _happened(Path(source.name), source.read(), source.columns), [])
+def read_source(
+    source: Source,
+    period_ms: int | None = None,
+    limit: int | None = None,
+    step: Callable[[], object] = _silent,
+) -> EventStream:
+    """A known data set, or its first ``limit`` rows: these are in the order of time.
+
+    ``period_ms`` divides it into periods as of its first event. Raises MillraceError.
+    """
+    rows = islice(source.read(), limit)
+    events = _ordered(source.name, _happened(Path(source.name), rows, source.columns, step), [])
     parts: list[list[Happened]] = [[]]
     for event in events:
         while period_ms and event.occurred_at_ms - events[0].occurred_at_ms >= len(parts) * period_ms:
@@ -173,7 +190,11 @@ def _stream(name: str, parts: Sequence[list[Happened]], tested_from: int, notes:
 
 
 def _happened(
-    path: Path, rows: Iterable[NumberedRow], columns: Columns, check: Callable[[object], None] = lambda _: None
+    path: Path,
+    rows: Iterable[NumberedRow],
+    columns: Columns,
+    step: Callable[[], object],
+    check: Callable[[object], None] = lambda _: None,
 ) -> Iterator[Happened]:
     """The events in rows; the first bad one ends it."""
     same = sys.intern
@@ -194,6 +215,7 @@ def _happened(
             event.value,
             event.event_id if columns.event_id else "",
         )
+        step()
 
 
 class _OneUnit:

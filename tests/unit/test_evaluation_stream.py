@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from millrace.errors import MillraceError
-from millrace.evaluation.stream import read_files, read_sessions, select
+from millrace.evaluation.stream import read_files, read_sessions, read_source, select
 from millrace.events.columns import Columns, TimeUnit
+from millrace.events.files import NumberedRow
+from millrace.events.sources import Source
 
 COLUMNS = Columns("user", "item", "time")
 
@@ -120,3 +123,20 @@ def test_a_selection_keeps_periods_and_where_the_test_begins(tmp_path: Path) -> 
         select(stream, lambda event: True, limit=3)
     with pytest.raises(MillraceError, match="none of its 6 events"):
         select(stream, lambda event: False)
+
+
+def test_of_a_known_data_set_no_more_is_read_than_is_wanted() -> None:
+    def rows() -> Iterator[NumberedRow]:
+        for number in range(3):
+            yield number, {"user": "u", "item": f"i{number}", "time": 1_700_000_001 + number}
+        raise AssertionError("the fourth row is read")
+
+    read = 0
+
+    def step() -> None:
+        nonlocal read
+        read += 1
+
+    stream = read_source(Source("known", COLUMNS, rows), limit=3, step=step)
+    assert [event.item_id for event in stream.events] == ["i0", "i1", "i2"]
+    assert read == 3
