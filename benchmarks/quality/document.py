@@ -84,9 +84,11 @@ def _missing(results: Results) -> Iterator[str]:
 def _aims(results: Results) -> Iterator[str]:
     yield "## Beside published figures\n"
     yield "| data, protocol | figure | published | floor | goal | measured | |\n|---|---|---|---|---|---|---|"
-    for run in all_runs():
+    runs = {run.name: run for run in all_runs()}
+    names = [name + end for name in AIMS for end in ("", TUNED) if name + end in runs]
+    for run in (runs[name] for name in names):
         row = results.rows.get(run.name)
-        for aim in AIMS.get(run.name.removesuffix(TUNED), ()):
+        for aim in AIMS[run.name.removesuffix(TUNED)]:
             name = NAMES[aim.metric] + (f"@{row['k']}" if row else "")
             yield _line(run.title, name, aim.published, _aimed(aim.floor), _aimed(aim.goal), *_held(row, aim))
     quick = [row for row in results.rows.values() if row["name"] in {run.name for run in HEADLINES}]
@@ -110,8 +112,8 @@ def _verdict(value: float, floor: float | None, goal: float | None, sign: int = 
     if goal is not None and value >= sign * goal:
         return "goal"
     if floor is None:
-        return "below the goal"
-    return "floor" if value >= sign * floor else "**below the floor**"
+        return "misses the goal"
+    return "floor" if value >= sign * floor else "**misses the floor**"
 
 
 def _figures(results: Results) -> Iterator[str]:

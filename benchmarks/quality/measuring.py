@@ -38,7 +38,7 @@ class Measured:
 
 def measure(run: Run, settings: Settings, say: Say) -> Measured:
     """Measure a row. Where an earlier measurement of the same was interrupted, it goes on. Raises MillraceError."""
-    began = time.monotonic()
+    began, commit = time.monotonic(), _commit()
     data, passes, _ = _options(evaluate.command, run.arguments, settings)
     (lag,) = passes.each
     stream = _events(data, passes.protocol)
@@ -60,7 +60,7 @@ def measure(run: Run, settings: Settings, say: Say) -> Measured:
         "tuning": json.loads(json.dumps(asdict(found))) if found else None,
         "wall_s": round(time.monotonic() - began, 1),
         "code": code_digest(),
-        "commit": _commit(),
+        "commit": commit,
         "machine": machine(),
         "versions": versions(),
     }
