@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from millrace.cli._output import print_table
-from millrace.evaluation.negatives import WARNING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +15,11 @@ if TYPE_CHECKING:
     from millrace.cli._evaluate_options import Passes
     from millrace.evaluation.figures import Figures, Rate
     from millrace.evaluation.learner_ablation import Row
+
+WARNING = (
+    "ranked among {negatives} items drawn at random, not among all: such figures are biased, and may order "
+    "recommenders the other way round (Krichene and Rendle, 2020)"
+)
 
 
 def as_row(lag: str, passes: Passes, figures: Figures) -> dict[str, Any]:

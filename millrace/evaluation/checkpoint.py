@@ -25,7 +25,11 @@ from millrace.settings import Settings, home
 FORMAT = 2
 """Moves when the content changes: a pass that left another one begins anew."""
 DECIDING = ("evaluation", "features", "learning", "outcomes", "ranking")
-"""Packages that figures follow from."""
+"""Packages that figures follow from,"""
+BESIDE = frozenset(
+    ("calibration", "late", "learner_ablation", "learners", "month", "plots", "search", "search_space", "trials")
+)
+"""and the evaluator's modules that they do not: whoever touches a plot need not measure anew."""
 DECIDING_SETTINGS = ("features", "recommender", "joiner")
 """Groups of settings that they follow from."""
 EVERY_S = 30.0
@@ -37,7 +41,8 @@ def code_digest() -> str:
     """16 hexadecimal digits of the code that figures follow from: with other code a pass begins anew."""
     package, digest = Path(__file__).parents[1], blake2b(digest_size=8)
     for path in sorted(path for name in DECIDING for path in (package / name).glob("*.py")):
-        digest.update(path.read_bytes())
+        if path.parent.name != "evaluation" or path.stem not in BESIDE:
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import NamedTuple, TypeAlias
@@ -52,7 +52,7 @@ class Figures:
     coverage
         Share of the items known at the end that were in any answer.
     popularity_bias
-        How many times as often the items of an answer had been met as the average item known then.
+        How many times as often the items of an answer had been met as the average item met before.
     ci95
         Metric -> its 95 % interval, by block bootstrap.
     recommend_us_p90, update_us_p90
@@ -88,14 +88,14 @@ class Record:
         self._labels = list(start.labels) if start else []
         self._shown = set(start.shown) if start else set()
         self._bias = start.bias if start else 0.0
-        self._met: Counter[int] = Counter()
+        self._met: Counter[str] = Counter()
         self._met_sum = 0
 
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def add(self, answer: Answer) -> None:
-        """Take a counted answer."""
+    def add(self, answer: Answer, items: Sequence[str]) -> None:
+        """Take a counted answer, with its items."""
         hit = answer.rank != MISS and answer.rank <= self._k
         self._numbers.append(
             (
@@ -111,14 +111,13 @@ class Record:
             )
         )
         self._labels.append((answer.period, answer.segment))
-        top = answer.top.tolist()
-        self._shown.update(top)
-        if top and self._met_sum:
-            self._bias += sum(self._met[row] for row in top) / len(top) / (self._met_sum / len(self._met))
+        self._shown.update(answer.top.tolist())
+        if items and self._met_sum:
+            self._bias += sum(self._met[item] for item in items) / len(items) / (self._met_sum / len(self._met))
 
-    def meet(self, row: int) -> None:
-        """Count an event with the item in a row, for popularity."""
-        self._met[row] += 1
+    def meet(self, item_id: str) -> None:
+        """Count an event with an item, for popularity: at once, however late the recommender learns of it."""
+        self._met[item_id] += 1
         self._met_sum += 1
 
     def checkpoint(self, run: Prequential) -> Checkpoint:
@@ -190,14 +189,12 @@ def measure(
     """
     start = file.load() if file else None
     record = Record(k, start)
-    rows = run.memory.table.rows
+    id_of = run.memory.table.id_of
     save_at = monotonic() + EVERY_S
     for event, answer in run.run(start):
         if answer is not None and answer.counted:
-            record.add(answer)
-        row = rows.get(event.item_id)
-        if row is not None:
-            record.meet(row)
+            record.add(answer, [id_of(row) for row in answer.top.tolist()])
+        record.meet(event.item_id)
         step()
         if file and answer is not None and monotonic() >= save_at:
             file.save(record.checkpoint(run))

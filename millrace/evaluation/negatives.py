@@ -17,11 +17,6 @@ from millrace.evaluation.stream import Event
 from millrace.ranking.model import RankingModel
 from millrace.settings import Settings
 
-WARNING = (
-    "ranked among {negatives} items drawn at random, not among all: such figures are biased, and may order "
-    "recommenders the other way round (Krichene and Rendle, 2020)"
-)
-
 
 class SampledRanks:
     """Ranks the item that came among others, each known item equally likely.
