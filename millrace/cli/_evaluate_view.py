@@ -64,7 +64,7 @@ def _interval(value: Rate) -> str:
 
 def print_figures(name: str, passes: Passes, found: Sequence[tuple[str, Figures]]) -> None:
     """A table of the passes, and one of the segments of users."""
-    every = f"; asked before every {passes.every}. eligible event, seed {passes.seed}" if passes.every > 1 else ""
+    every = f"; asked before one in {passes.every} eligible events, seed {passes.seed}" if passes.every > 1 else ""
     click.echo(f"{name}, {passes.protocol}, k = {passes.k}; in brackets 95 % intervals{every}")
     if passes.negatives:
         click.echo(WARNING.format(negatives=passes.negatives))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -116,11 +117,12 @@ def read_files(
 def read_sessions(folder: Path, period_ms: int = WEEK_MS, step: Callable[[], object] = _silent) -> EventStream:
     """A folder of period files, in the order of their names, with lines "session item" and no times.
 
-    Each period's rows are spread evenly over ``period_ms``. Raises MillraceError.
+    Numbers in names count as numbers. Each period's rows are spread evenly over ``period_ms``. Raises MillraceError.
     """
     if not folder.is_dir():
         raise MillraceError(f"{folder} is no folder: --format sessions takes a folder of period files")
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    paths = sorted(files, key=lambda path: (_by_number(path.name), path.name))
     if not paths:
         raise MillraceError(f"{folder} holds no files")
     columns = session_columns()
@@ -128,6 +130,11 @@ def read_sessions(folder: Path, period_ms: int = WEEK_MS, step: Callable[[], obj
         list(_happened(path, session_rows(path, period, period_ms), columns, step)) for period, path in enumerate(paths)
     ]
     return _stream(folder.name, parts, 0, [])
+
+
+def _by_number(name: str) -> list[tuple[str, int]]:
+    """A name in parts, so that ``period_2`` comes before ``period_10``."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"([^0-9]*)([0-9]*)", name)]
 
 
 def read_source(

@@ -64,6 +64,7 @@ def test_without_ids_rows_that_are_the_same_in_everything_count_once(tmp_path: P
         ("user,item,time\nu,a,yesterday\n", "line 2: occurred_at_ms"),
         ("user,item,time\nu,a,1700000001\nu,a,NaN\n", "line 3: occurred_at_ms: .* a finite number"),
         ("", "has no column 'user', 'item', 'time'; it has nothing"),
+        ("user,item,time,user\nu,a,1700000001,v\n", "has column 'user' more than once"),
         ("user,item,time\n", "no events"),
     ],
 )
@@ -109,6 +110,12 @@ def test_a_folder_of_sessions(tmp_path: Path) -> None:
         read_sessions(tmp_path)
     with pytest.raises(MillraceError, match="is no folder"):
         read_sessions(tmp_path / "none")
+
+
+def test_numbers_in_names_of_periods_count_as_numbers(tmp_path: Path) -> None:
+    for number in (10, 9, 1, 100):
+        written(tmp_path, f"7 i{number}\n", f"period_{number}.txt")
+    assert [event.item_id for event in read_sessions(tmp_path).events] == ["i1", "i9", "i10", "i100"]
 
 
 def test_a_selection_keeps_periods_and_where_the_test_begins(tmp_path: Path) -> None:
