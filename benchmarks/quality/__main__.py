@@ -45,13 +45,13 @@ def main(only: tuple[str, ...], again: bool, listed: bool, document_only: bool, 
             click.echo(f"{run.name}: measured by this code already (--again measures it anew)", err=True)
             continue
         try:
-            found.take(measure(run, settings, lambda text: click.echo(text, err=True)))
+            measured = measure(run, settings, lambda text: click.echo(text, err=True))
         except MillraceError as error:
             click.secho(f"{run.name}: {error}", fg="red", err=True)
             failed.append(run.name)
             continue
-        results.write(found, file)
-    document.write(found, page)
+        results.add(measured, file)
+    document.write(results.read(file), page)
     if failed:
         raise SystemExit(f"not measured: {', '.join(failed)}")
 

@@ -5,7 +5,11 @@ The sums of blocks that differences are computed from lie beside it, a line for 
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +87,26 @@ def write(results: Results, file: Path = QUALITY) -> None:
     _replace(_blocks_file(file), "{\n" + ",\n".join(lines) + "\n}\n")
     content = {"rows": [results.rows[name] for name in names], "differences": results.differences()}
     _replace(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def add(measured: Measured, file: Path = QUALITY) -> None:
+    """Put a new row beside those that are kept by now: others may be measuring too, on another core."""
+    with _alone(file):
+        found = read(file)
+        found.take(measured)
+        write(found, file)
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """No other process adds rows meanwhile. The folder is what is locked: no file stays behind."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _difference(better: str, worse: str, metric: str, results: Results) -> Row:

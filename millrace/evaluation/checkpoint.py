@@ -25,7 +25,7 @@ from millrace.settings import Settings, home
 FORMAT = 2
 """Moves when the content changes: a pass that left another one begins anew."""
 DECIDING = ("evaluation", "features", "learning", "outcomes", "ranking")
-"""Packages that figures follow from,"""
+"""Packages that figures follow from, as they do from the defaults in ``settings.py``,"""
 BESIDE = frozenset(
     ("calibration", "late", "learner_ablation", "learners", "month", "plots", "search", "search_space", "trials")
 )
@@ -40,7 +40,8 @@ EVERY_S = 30.0
 def code_digest() -> str:
     """16 hexadecimal digits of the code that figures follow from: with other code a pass begins anew."""
     package, digest = Path(__file__).parents[1], blake2b(digest_size=8)
-    for path in sorted(path for name in DECIDING for path in (package / name).glob("*.py")):
+    found = (path for name in DECIDING for path in (package / name).glob("*.py"))
+    for path in (package / "settings.py", *sorted(found)):
         if path.parent.name != "evaluation" or path.stem not in BESIDE:
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import pytest
@@ -131,6 +134,27 @@ def test_results_are_kept_and_read_again(toy: Results, tmp_path: Path) -> None:
         assert one["relative"] == pytest.approx(live[metric] / late[metric] - 1)
         assert one["absolute_ci95"][0] <= one["absolute"] <= one["absolute_ci95"][1]
         assert one["relative_ci95"][0] <= one["relative"] <= one["relative_ci95"][1]
+
+
+def test_rows_that_several_runs_add_at_once_are_all_kept(
+    measured: dict[str, Measured], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, both, met, read = tmp_path / "quality.json", Barrier(2), list[str](), results.read
+
+    def read_and_meet(path: Path) -> Results:
+        found = read(path)
+        with suppress(BrokenBarrierError):  # nobody else came: it is alone with the file
+            both.wait(0.5)
+            met.append("two at once")
+        return found
+
+    monkeypatch.setattr(results, "read", read_and_meet)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda one: results.add(one, file), measured.values()))
+    assert met == []
+    kept = read(file)
+    assert kept.rows.keys() == kept.blocks.keys() == measured.keys()
+    assert {path.name for path in tmp_path.iterdir()} == {"quality.json", "quality-blocks.json"}
 
 
 def test_rows_of_other_code_are_not_compared_and_not_taken_for_measured(toy: Results) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from millrace import evaluation
 from millrace.errors import MillraceError
+from millrace.evaluation import checkpoint
 from millrace.evaluation.checkpoint import BESIDE, CheckpointFile
 from millrace.evaluation.features import MemoryFeatures
 from millrace.evaluation.figures import Figures, measure
@@ -194,3 +195,19 @@ def test_modules_that_no_figure_follows_from_are_not_loaded_for_one() -> None:
     for name in BESIDE:
         assert (folder / f"{name}.py").is_file()
         assert f"millrace.evaluation.{name}" not in loaded
+
+
+def test_the_code_of_a_pass_includes_the_defaults_of_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a changed default would pass for the same code, and figures of the old one for its own."""
+    package = Path(checkpoint.__file__).parents[1]
+    for name in ("settings.py", "evaluation/checkpoint.py", "ranking/model.py"):
+        copy = tmp_path / name
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes((package / name).read_bytes())
+    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "evaluation" / "checkpoint.py"))
+    digest = checkpoint.code_digest.__wrapped__
+    seen = {digest()}
+    for name in ("settings.py", "ranking/model.py"):
+        (tmp_path / name).write_text("# another\n")
+        seen.add(digest())
+    assert len(seen) == 3
