@@ -75,6 +75,10 @@ bench: $(READY) $(GENERATED) ## Every benchmark, each with the machine's own lim
 	@$(BIN)/millrace bench simulation
 	@$(BIN)/millrace bench freshness-value
 
+.PHONY: evaluate
+evaluate: $(READY) $(GENERATED) ## How good recommendations are on known data: docs/quality.md (hours; goes on where it was)
+	@$(BIN)/python -m benchmarks.quality $(ARGS)
+
 .PHONY: statistics
 statistics: $(READY) $(GENERATED) ## What the experiments' rules do to simulated experiments whose truth is known
 	@$(BIN)/python -m benchmarks.statistics $(ARGS)

@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "simulate": "A made-up shop with people in it, on the real recommender.",
     "replay": "Publish a file or a known data set as events.",
     "evaluate": "How good recommendations are on recorded events.",
+    "tune": "Search for better settings on the past of recorded events.",
     "recommend": "Ask what a user should see now.",
     "story": "Tell what became of one answer: clicks, outcomes, parameters.",
     "users": "Show a user's features, or forget the user.",

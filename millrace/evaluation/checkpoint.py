@@ -11,7 +11,9 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +22,29 @@ from millrace.errors import MillraceError
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA, FloatMatrix, Floats
 from millrace.settings import Settings, home
 
-FORMAT = 1
+FORMAT = 2
 """Moves when the content changes: a pass that left another one begins anew."""
+DECIDING = ("evaluation", "features", "learning", "outcomes", "ranking")
+"""Packages that figures follow from, as they do from the defaults in ``settings.py``,"""
+BESIDE = frozenset(
+    ("calibration", "late", "learner_ablation", "learners", "month", "plots", "search", "search_space", "trials")
+)
+"""and the evaluator's modules that they do not: whoever touches a plot need not measure anew."""
+DECIDING_SETTINGS = ("features", "recommender", "joiner")
+"""Groups of settings that they follow from."""
 EVERY_S = 30.0
 """Time between two checkpoints: what a kill loses, against some milliseconds for each."""
+
+
+@cache
+def code_digest() -> str:
+    """16 hexadecimal digits of the code that figures follow from: with other code a pass begins anew."""
+    package, digest = Path(__file__).parents[1], blake2b(digest_size=8)
+    found = (path for name in DECIDING for path in (package / name).glob("*.py"))
+    for path in (package / "settings.py", *sorted(found)):
+        if path.parent.name != "evaluation" or path.stem not in BESIDE:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -59,8 +80,9 @@ class CheckpointFile:
     """The checkpoint of one pass, in ``home()/evaluate``, under a name made of everything that it depends on."""
 
     def __init__(self, settings: Settings, *what: object) -> None:
-        groups = (settings.features, settings.recommender, settings.joiner)
-        words = json.dumps([FORMAT, FEATURE_SCHEMA, *map(str, what), *(group.model_dump_json() for group in groups)])
+        groups = (getattr(settings, name) for name in DECIDING_SETTINGS)
+        stands_on = (FORMAT, FEATURE_SCHEMA, code_digest(), *what)
+        words = json.dumps([*map(str, stands_on), *(group.model_dump_json() for group in groups)])
         self.path = home() / "evaluate" / f"{blake2b(words.encode(), digest_size=8).hexdigest()}.npz"
 
     def save(self, at: Checkpoint) -> None:

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from time import monotonic
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from millrace.evaluation.checkpoint import EVERY_S, Checkpoint, CheckpointFile
 from millrace.evaluation.intervals import block_bootstrap
+from millrace.evaluation.paired import Blocks, in_blocks
 from millrace.evaluation.prequential import Answer, Prequential
 from millrace.evaluation.questions import MISS
 from millrace.ranking.features import Floats
 
 # An answer's numbers, as columns.
-_COLUMNS = ("hr", "recall", "mrr", "ndcg", "found", "mpr", "recommend_us", "update_us")
+_COLUMNS = ("place", "hr", "recall", "mrr", "ndcg", "found", "mpr", "recommend_us", "update_us")
 INTERVALS = ("hr", "recall", "mrr", "ndcg")
+Rate: TypeAlias = tuple[float, float, float]
+"""A mean with the ends of its 95 % interval."""
+
+
+class Segment(NamedTuple):
+    """Number of the answers to a segment of users, their hit rate and their MRR."""
+
+    n: int
+    hr: Rate
+    mrr: Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +47,20 @@ class Figures:
     found
         Share of the answers in which the item that came was a candidate, wherever it stood: what ranking could reach.
     mpr
-        Mean percentile rank among all items known: 0 is first, 1 last, and 1 for an item that was no candidate.
+        Mean percentile rank among all items ranked from (those known, or drawn): 0 is first, 1 last, and 1 for an item
+        that was no candidate.
     coverage
         Share of the items known at the end that were in any answer.
     popularity_bias
-        How many times as often the items of an answer had been met as the average item known then.
+        How many times as often the items of an answer had been met as the average item met before.
     ci95
         Metric -> its 95 % interval, by block bootstrap.
     recommend_us_p90, update_us_p90
         Time of an answer; time to bring features up to date for it and to learn from its event.
     segments
-        Segment of users -> number, hit rate and MRR of its answers.
+        Segment of users -> its figures.
+    blocks
+        The answers in blocks of neighbours: for plots, and for differences between passes.
     """
 
     n: int
@@ -60,7 +75,8 @@ class Figures:
     ci95: Mapping[str, tuple[float, float]]
     recommend_us_p90: float
     update_us_p90: float
-    segments: Mapping[str, tuple[int, float, float]]
+    segments: Mapping[str, Segment]
+    blocks: Blocks = field(compare=False, repr=False)
 
 
 class Record:
@@ -72,17 +88,18 @@ class Record:
         self._labels = list(start.labels) if start else []
         self._shown = set(start.shown) if start else set()
         self._bias = start.bias if start else 0.0
-        self._met: Counter[int] = Counter()
+        self._met: Counter[str] = Counter()
         self._met_sum = 0
 
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def add(self, answer: Answer) -> None:
-        """Take a counted answer."""
+    def add(self, answer: Answer, items: Sequence[str]) -> None:
+        """Take a counted answer, with its items."""
         hit = answer.rank != MISS and answer.rank <= self._k
         self._numbers.append(
             (
+                float(answer.place),
                 float(hit),
                 answer.recall,
                 1.0 / answer.rank if hit else 0.0,
@@ -94,14 +111,13 @@ class Record:
             )
         )
         self._labels.append((answer.period, answer.segment))
-        top = answer.top.tolist()
-        self._shown.update(top)
-        if top and self._met_sum:
-            self._bias += sum(self._met[row] for row in top) / len(top) / (self._met_sum / len(self._met))
+        self._shown.update(answer.top.tolist())
+        if items and self._met_sum:
+            self._bias += sum(self._met[item] for item in items) / len(items) / (self._met_sum / len(self._met))
 
-    def meet(self, row: int) -> None:
-        """Count an event with the item in a row, for popularity."""
-        self._met[row] += 1
+    def meet(self, item_id: str) -> None:
+        """Count an event with an item, for popularity: at once, however late the recommender learns of it."""
+        self._met[item_id] += 1
         self._met_sum += 1
 
     def checkpoint(self, run: Prequential) -> Checkpoint:
@@ -133,10 +149,15 @@ class Record:
             recommend_us_p90=float(np.quantile(columns["recommend_us"], 0.9)),
             update_us_p90=float(np.quantile(columns["update_us"], 0.9)),
             segments={
-                name: (len(places), float(columns["hr"][places].mean()), float(columns["mrr"][places].mean()))
+                name: Segment(len(places), _rate(columns["hr"][places]), _rate(columns["mrr"][places]))
                 for name, places in sorted(segments.items())
             },
+            blocks=in_blocks(columns["place"], weights, {name: columns[name] for name in INTERVALS}),
         )
+
+
+def _rate(values: Floats) -> Rate:
+    return float(values.mean()), *block_bootstrap(values)
 
 
 def percentile_rank(rank: int, known: int) -> float:
@@ -168,14 +189,12 @@ def measure(
     """
     start = file.load() if file else None
     record = Record(k, start)
-    rows = run.memory.table.rows
+    id_of = run.memory.table.id_of
     save_at = monotonic() + EVERY_S
     for event, answer in run.run(start):
         if answer is not None and answer.counted:
-            record.add(answer)
-        row = rows.get(event.item_id)
-        if row is not None:
-            record.meet(row)
+            record.add(answer, [id_of(row) for row in answer.top.tolist()])
+        record.meet(event.item_id)
         step()
         if file and answer is not None and monotonic() >= save_at:
             file.save(record.checkpoint(run))

@@ -19,6 +19,7 @@ import numpy as np
 from millrace.evaluation.checkpoint import Checkpoint
 from millrace.evaluation.features import MemoryFeatures
 from millrace.evaluation.lag import Boundaries, Lag
+from millrace.evaluation.negatives import SampledRanks
 from millrace.evaluation.protocols import Asked, Protocol
 from millrace.evaluation.questions import Questioner
 from millrace.evaluation.sessions import Sessions
@@ -49,7 +50,7 @@ class Answer:
     top
         Rows of the best k, best first.
     ranked, known
-        Candidates, and items known at the time.
+        Candidates, and items that the rank is one among: all known at the time, or those drawn.
     segment
         The user's.
     recall, ndcg
@@ -79,6 +80,8 @@ class Prequential:
     ----------
     every
         Asked, and learned by the ranker, is every so-manieth event that the protocol asks for; features take all.
+    negatives
+        If not 0, ranks are those among the item that came and so many others (see ``negatives.py``).
 
     Attributes
     ----------
@@ -89,7 +92,15 @@ class Prequential:
     """
 
     def __init__(
-        self, stream: EventStream, protocol: Protocol, settings: Settings, k: int, lag: Lag, every: int, seed: int
+        self,
+        stream: EventStream,
+        protocol: Protocol,
+        settings: Settings,
+        k: int,
+        lag: Lag,
+        every: int,
+        seed: int,
+        negatives: int = 0,
     ) -> None:
         self._stream = stream
         self._protocol = protocol
@@ -100,6 +111,7 @@ class Prequential:
         self._random = np.random.default_rng(seed)
         self.memory = MemoryFeatures(settings.features, settings.recommender)
         self._questioner = Questioner(self.memory, settings.features, settings.recommender, k, self._random)
+        self._sampled = SampledRanks(self.memory, settings, negatives, seed) if negatives else None
         self._sessions = Sessions(settings.features.session_gap_ms)
         self._boundaries = Boundaries(lag)
         self._ranker = OnlineRanker(fresh(first_ranker(), "evaluation", "evaluation", epoch=1))
@@ -146,6 +158,8 @@ class Prequential:
         top = question.candidates.rows[np.argsort(-scores, kind="stable")[: self._k]]
         answered = perf_counter()
         rank, known = question.rank(scores), len(memory.table)
+        if self._sampled is not None:
+            rank, known = self._sampled.rank(place, event, asked.without or (), self._model)
         recall, ndcg = self._protocol.judge(place, rank, [memory.table.id_of(row) for row in top.tolist()], self._k)
         state = user.state() if user else None
         group = segment(state, event.occurred_at_ms, self._settings.features.user_half_life_ms)

@@ -67,7 +67,12 @@ class Protocol:
     by_period = False
 
     def __init__(self, stream: EventStream, warm_up: int) -> None:
-        self._warm_up = max(warm_up, stream.tested_from)
+        self._warm_up = self.counted_from(stream, warm_up)
+
+    @classmethod
+    def counted_from(cls, stream: EventStream, warm_up: int) -> int:
+        """Place of the first event that may be counted; what comes before is the past that settings may follow from."""
+        return max(warm_up, stream.tested_from)
 
     def asks(self, place: int, event: Event, period: int, continues: bool) -> Asked | None:
         """Whether to ask before an event, called once for each; ``continues``: its session has an earlier one."""
@@ -96,8 +101,11 @@ class _NextItem(Protocol):
 class _Flurs(Protocol):
     def __init__(self, stream: EventStream, warm_up: int) -> None:
         super().__init__(stream, warm_up)
-        self._warm_up = max(self._warm_up, int(len(stream.events) * FLURS_TRAINS))
         self._own: dict[str, set[str]] = defaultdict(set)
+
+    @classmethod
+    def counted_from(cls, stream: EventStream, warm_up: int) -> int:
+        return max(super().counted_from(stream, warm_up), int(len(stream.events) * FLURS_TRAINS))
 
     def asks(self, place: int, event: Event, period: int, continues: bool) -> Asked | None:
         del period, continues
@@ -112,13 +120,16 @@ class _Ader(Protocol):
 
     def __init__(self, stream: EventStream, warm_up: int) -> None:
         super().__init__(stream, warm_up)
-        if len(stream.starts) < 2:
-            raise MillraceError("protocol ader needs periods: --format sessions, or --train and --test")
-        self._warm_up = max(self._warm_up, stream.starts[1])
         self._period = 0
         self._trained: set[str] = set()
         self._items: set[str] = set()
         self._sessions: set[tuple[str, str]] = set()
+
+    @classmethod
+    def counted_from(cls, stream: EventStream, warm_up: int) -> int:
+        if len(stream.starts) < 2:
+            raise MillraceError("protocol ader needs periods: --format sessions, or --train and --test")
+        return max(super().counted_from(stream, warm_up), stream.starts[1])
 
     def asks(self, place: int, event: Event, period: int, continues: bool) -> Asked | None:
         del continues
@@ -138,15 +149,19 @@ class _Ader(Protocol):
 
 class _Serenade(Protocol):
     def __init__(self, stream: EventStream, warm_up: int) -> None:
-        if len(stream.starts) < 2:
-            raise MillraceError("protocol serenade needs --train and --test")
-        super().__init__(stream, max(warm_up, stream.starts[-1]))
+        super().__init__(stream, warm_up)
         self._left: dict[int, frozenset[str]] = {}
         last: dict[tuple[str, str], frozenset[str]] = {}
         for place in range(len(stream.events) - 1, self._warm_up - 1, -1):
             event = stream.events[place]
             session = event.user_id, event.session_id
             self._left[place] = last[session] = last.get(session, frozenset()) | {event.item_id}
+
+    @classmethod
+    def counted_from(cls, stream: EventStream, warm_up: int) -> int:
+        if len(stream.starts) < 2:
+            raise MillraceError("protocol serenade needs --train and --test")
+        return max(super().counted_from(stream, warm_up), stream.starts[-1])
 
     def judge(self, place: int, rank: int, top: Sequence[str], k: int) -> tuple[float, float]:
         del rank
@@ -174,6 +189,11 @@ _KINDS: dict[str, type[Protocol]] = {
 def protocol(name: str, stream: EventStream, warm_up: int = 0) -> Protocol:
     """A fresh protocol for one pass over a stream."""
     return _KINDS[name](stream, warm_up)
+
+
+def counted_from(name: str, stream: EventStream, warm_up: int = 0) -> int:
+    """Place of the first event that a protocol may count."""
+    return _KINDS[name].counted_from(stream, warm_up)
 
 
 def kept(name: str, event: Happened) -> bool:

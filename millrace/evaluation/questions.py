@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,19 +72,28 @@ class Questioner:
         self._repeats = recommender.repeat_policy == "learned"
         self._limits = CandidateLimits.of(recommender)
 
-    def before(self, event: Event, without: Collection[str] | None = None) -> Question:
+    def before(
+        self, event: Event, without: Collection[str] | None = None, among: Sequence[str] | None = None
+    ) -> Question:
         """The question just before an event: only its user and time are known. Call ``memory.ready`` first.
 
-        ``without``: all items are candidates but for these; None: those that a recommender would rank.
+        Parameters
+        ----------
+        without
+            All items are candidates but for these; None: those that a recommender would rank.
+        among
+            Instead: these alone are.
         """
         memory, now_ms = self._memory, event.occurred_at_ms
         user = memory.users.get(event.user_id)
+        if among is None:
+            among = () if without is None else [item for item in memory.table.rows if item not in without]
         request = CandidateRequest(
             k=self._k,
             user_id=event.user_id,
             recent=user.recent if user else (),
             blocked=user.disliked if user else (),
-            restricted_to=() if without is None else [item for item in memory.table.rows if item not in without],
+            restricted_to=among,
             repeats=self._repeats,
         )
         table = memory.table

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -77,10 +79,18 @@ class EventStream:
     notes: Sequence[str] = field(default=())
 
 
-def read_files(paths: Sequence[Path], format: Format, columns: Columns) -> EventStream:
-    """Files of rows, each a period of its own. Of several the last one is tested.
+def _silent() -> None:
+    """Tells nobody."""
 
-    Rows that are not in the order of their times are sorted within their file.
+
+def read_files(
+    paths: Sequence[Path], format: Format, columns: Columns, step: Callable[[], object] = _silent
+) -> EventStream:
+    """Files of rows, each a period of its own. Of several the last one is tested. ``step`` is called after each row.
+
+    Rows that are not in the order of their times are sorted within their file. A row counts once: one whose event_id
+    came before for its user, or, where the file has no such column, one that says the same as another in everything,
+    is left out.
 
     Raises
     ------
@@ -94,7 +104,8 @@ def read_files(paths: Sequence[Path], format: Format, columns: Columns) -> Event
         if (header := header_of(path, format)) is not None:
             check_header(columns, header, path)
         unit = _OneUnit(columns)
-        parts.append(_ordered(path.name, _happened(path, read_rows(path, format), columns, unit.check), notes))
+        events = _happened(path, read_rows(path, format), columns, step, unit.check)
+        parts.append(_ordered(path.name, events, notes, once=True))
     for path, (before, after) in zip(paths[1:], pairwise(parts), strict=True):
         if before and after and after[0].occurred_at_ms < before[-1].occurred_at_ms:
             overlap_s = (before[-1].occurred_at_ms - after[0].occurred_at_ms) / 1000
@@ -103,24 +114,41 @@ def read_files(paths: Sequence[Path], format: Format, columns: Columns) -> Event
     return _stream(" + ".join(path.name for path in paths), parts, tested_from, notes)
 
 
-def read_sessions(folder: Path, period_ms: int = WEEK_MS) -> EventStream:
+def read_sessions(folder: Path, period_ms: int = WEEK_MS, step: Callable[[], object] = _silent) -> EventStream:
     """A folder of period files, in the order of their names, with lines "session item" and no times.
 
-    Each period's rows are spread evenly over ``period_ms``. Raises MillraceError.
+    Numbers in names count as numbers. Each period's rows are spread evenly over ``period_ms``. Raises MillraceError.
     """
     if not folder.is_dir():
         raise MillraceError(f"{folder} is no folder: --format sessions takes a folder of period files")
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    paths = sorted(files, key=lambda path: (_by_number(path.name), path.name))
     if not paths:
         raise MillraceError(f"{folder} holds no files")
     columns = session_columns()
-    parts = [list(_happened(path, session_rows(path, period, period_ms), columns)) for period, path in enumerate(paths)]
+    parts = [
+        list(_happened(path, session_rows(path, period, period_ms), columns, step)) for period, path in enumerate(paths)
+    ]
     return _stream(folder.name, parts, 0, [])
 
 
-def read_source(source: Source, period_ms: int | None = None) -> EventStream:
-    """A known data set; ``period_ms`` divides it into periods as of its first event. Raises MillraceError."""
-    events = _ordered(source.name, _happened(Path(source.name), source.read(), source.columns), [])
+def _by_number(name: str) -> list[tuple[str, int]]:
+    """A name in parts, so that ``period_2`` comes before ``period_10``."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"([^0-9]*)([0-9]*)", name)]
+
+
+def read_source(
+    source: Source,
+    period_ms: int | None = None,
+    limit: int | None = None,
+    step: Callable[[], object] = _silent,
+) -> EventStream:
+    """A known data set, or its first ``limit`` rows: these are in the order of time.
+
+    ``period_ms`` divides it into periods as of its first event. Raises MillraceError.
+    """
+    rows = islice(source.read(), limit)
+    events = _ordered(source.name, _happened(Path(source.name), rows, source.columns, step), [])
     parts: list[list[Happened]] = [[]]
     for event in events:
         while period_ms and event.occurred_at_ms - events[0].occurred_at_ms >= len(parts) * period_ms:
@@ -130,7 +158,11 @@ def read_source(source: Source, period_ms: int | None = None) -> EventStream:
 
 
 def select(stream: EventStream, keep: Callable[[Happened], bool], limit: int | None = None) -> EventStream:
-    """Some events of a stream: the first ``limit`` of those that are to be kept."""
+    """Some events of a stream: those of the first ``limit`` that are to be kept. Raises MillraceError."""
+    if limit is not None and 0 < stream.tested_from >= limit:
+        raise MillraceError(
+            f"{stream.name}: --limit {limit} leaves nothing to test; the test begins after {stream.tested_from} events"
+        )
     kept: list[Happened] = []
     starts, tested_from = [0], 0
     for place, event in enumerate(stream.events[:limit]):
@@ -165,7 +197,11 @@ def _stream(name: str, parts: Sequence[list[Happened]], tested_from: int, notes:
 
 
 def _happened(
-    path: Path, rows: Iterable[NumberedRow], columns: Columns, check: Callable[[object], None] = lambda _: None
+    path: Path,
+    rows: Iterable[NumberedRow],
+    columns: Columns,
+    step: Callable[[], object],
+    check: Callable[[object], None] = lambda _: None,
 ) -> Iterator[Happened]:
     """The events in rows; the first bad one ends it."""
     same = sys.intern
@@ -186,6 +222,7 @@ def _happened(
             event.value,
             event.event_id if columns.event_id else "",
         )
+        step()
 
 
 class _OneUnit:
@@ -197,7 +234,7 @@ class _OneUnit:
 
     def check(self, value: object) -> None:
         number = as_number(value) if self._auto else None
-        if number is None:
+        if number is None or not math.isfinite(number):  # the latter is refused as no time at all
             return
         seconds = number < SECONDS_BELOW
         if self._seconds is None:
@@ -209,11 +246,15 @@ class _OneUnit:
             )
 
 
-def _ordered(name: str, events: Iterable[Happened], notes: list[str]) -> list[Happened]:
-    """The events by time (equal times stay as they were), without those whose event_id came before for their user."""
+def _ordered(name: str, events: Iterable[Happened], notes: list[str], once: bool = False) -> list[Happened]:
+    """The events by time (equal times stay as they were), without those whose event_id came before for their user.
+
+    ``once``: of events without an id that are the same in everything, only the first.
+    """
     found: list[Happened] = []
     ids: set[tuple[str, str]] = set()
-    duplicates = 0
+    same: set[Happened] = set()
+    duplicates = repeated = 0
     earlier: int | None = None
     for event in events:
         if event.event_id:
@@ -222,11 +263,20 @@ def _ordered(name: str, events: Iterable[Happened], notes: list[str]) -> list[Ha
                 duplicates += 1
                 continue
             ids.add(key)
+        elif once:
+            if event in same:
+                repeated += 1
+                continue
+            same.add(event)
         if earlier is None and found and event.occurred_at_ms < found[-1].occurred_at_ms:
             earlier = len(found) + 1
         found.append(event)
     if duplicates:
         notes.append(f"{name}: {duplicates} rows left out whose event_id came before")
+    if repeated:
+        notes.append(
+            f"{name}: {repeated} rows left out that say the same as an earlier one; --map event_id=... keeps them"
+        )
     if earlier is not None:
         notes.append(f"{name}: not in the order of time (event {earlier} is the first that is earlier); sorted")
         found.sort(key=lambda event: event.occurred_at_ms)

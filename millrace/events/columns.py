@@ -124,10 +124,14 @@ def parse_columns(mapping: str, default_type: str = "click", time_unit: TimeUnit
 
 
 def check_header(columns: Columns, header: Iterable[str], path: object) -> None:
-    """Check that a file has every column that is mapped."""
+    """Check that a file has every column that is mapped, and has it once."""
     header = list(header)
     if missing := [name for name in columns.names() if name not in header]:
-        raise MillraceError(f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(header)}")
+        raise MillraceError(
+            f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(header) or 'nothing'}"
+        )
+    if twice := [name for name in columns.names() if header.count(name) > 1]:
+        raise MillraceError(f"{path} has column {', '.join(map(repr, twice))} more than once; each needs its own name")
 
 
 def time_ms(value: object, unit: TimeUnit, field: str = "occurred_at_ms") -> int:

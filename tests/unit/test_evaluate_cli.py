@@ -38,7 +38,7 @@ def test_rows_of_json(clicks: Path) -> None:
     rows = json.loads(result.stdout)["rows"]
     assert [row["lag"] for row in rows] == ["0", "2m", "100sessions"]
     for row in rows:
-        assert tuple(row) == FIELDS
+        assert tuple(row)[: len(FIELDS)] == FIELDS
         assert (row["protocol"], row["k"], row["n"]) == ("next-in-session", 10, 320)
         for name in ("hr", "recall", "mrr", "ndcg", "mpr", "coverage"):
             assert 0 <= row[name] <= 1
@@ -53,6 +53,41 @@ def test_tables_for_people(clicks: Path) -> None:
     assert result.exit_code == 0
     assert "popularity bias" in result.stdout
     assert "casual" in result.stdout
+
+
+def test_plots_are_drawn(clicks: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "plots"
+    arguments = ("--events", str(clicks), *MAP, "--every", "4", "--lag", "0,2m", "--plots", str(folder))
+    result = evaluate(*arguments)
+    assert [path.name for path in sorted(folder.iterdir())] == ["lag.png", "segments.png", "stream.png"]
+    for path in folder.iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert 5_000 < path.stat().st_size < 150_000
+        assert f"drawn: {path}" in result.stderr
+
+
+def test_ranks_among_some_are_said_to_be_that(clicks: Path) -> None:
+    arguments = ("--events", str(clicks), *MAP, "--every", "4", "--negatives", "10")
+    assert "biased" in evaluate(*arguments).stdout
+    (row,) = json.loads(evaluate(*arguments, "--json").stdout)["rows"]
+    assert row["negatives"] == 10
+    assert "biased" in row["note"]
+    (all_items,) = json.loads(evaluate(*arguments[:-2], "--json").stdout)["rows"]
+    assert "negatives" not in all_items
+    assert row["hr"] > all_items["hr"]
+    assert row["coverage"] == all_items["coverage"], "answers are made as ever"
+    refused = CliRunner().invoke(cli, ["evaluate", "--dataset", "globo", "--protocol", "serenade", "--negatives", "9"])
+    assert refused.exit_code == 2
+    assert "needs all items" in refused.output
+
+
+def test_rows_say_how_they_came_about(clicks: Path) -> None:
+    arguments = ("--events", str(clicks), *MAP, "--every", "4", "--warm-up", "50", "--seed", "3", "--json")
+    (row,) = json.loads(evaluate(*arguments).stdout)["rows"]
+    assert (row["every"], row["warm_up"], row["seed"]) == (4, 50, 3)
+    assert row["popularity_bias"] > 0
+    assert row["hr"] <= row["candidate"] <= 1
+    assert sum(segment["n"] for segment in row["segments"].values()) == row["n"]
 
 
 def test_sessions_by_period(tmp_path: Path) -> None:
@@ -71,6 +106,7 @@ def test_sessions_by_period(tmp_path: Path) -> None:
         ((), "say what to evaluate"),
         (("--dataset", "netflix"), "is unknown"),
         (("--events", "/nowhere.csv"), "no file"),
+        (("--events", "/tmp", *MAP), "is a folder"),
         (("--train", "/nowhere.csv"), "go together"),
         (("--train", "/nowhere", "--test", "/nowhere", "--format", "sessions"), "takes one folder"),
         (("--dataset", "globo", "--lag", "soon"), "--lag"),

@@ -48,14 +48,19 @@ def answer(rank: int, top: list[int], known: int = 11, period: int = 0, us: floa
     )
 
 
+def add(record: Record, one: Answer) -> None:
+    """Items are named by their rows."""
+    record.add(one, [str(row) for row in one.top.tolist()])
+
+
 def test_figures_by_hand() -> None:
     """Three answers of three items: first, fourth (not in the answer), and no candidate."""
     record = Record(k=3)
-    for row in (1, 1, 1, 2):
-        record.meet(row)
-    record.add(answer(1, [1, 2, 3], us=10))
-    record.add(answer(4, [1, 2, 4], us=20))
-    record.add(answer(MISS, [2], us=30))
+    for item in "1112":
+        record.meet(item)
+    add(record, answer(1, [1, 2, 3], us=10))
+    add(record, answer(4, [1, 2, 4], us=20))
+    add(record, answer(MISS, [2], us=30))
     figures = record.figures(known=20, by_period=False)
     assert figures is not None
     assert figures.n == 3
@@ -73,7 +78,7 @@ def test_figures_by_hand() -> None:
 
 def test_second_place_by_hand() -> None:
     record = Record(k=3)
-    record.add(answer(2, [1, 2, 3]))
+    add(record, answer(2, [1, 2, 3]))
     figures = record.figures(known=3, by_period=False)
     assert figures is not None
     assert (figures.hr, figures.mrr) == (1.0, 0.5)
@@ -83,11 +88,13 @@ def test_second_place_by_hand() -> None:
 def test_periods_weigh_the_same() -> None:
     record = Record(k=3)
     for rank, period in ((1, 1), (1, 1), (MISS, 1), (MISS, 1), (1, 2)):
-        record.add(answer(rank, [], period=period))
+        add(record, answer(rank, [], period=period))
     figures = record.figures(known=1, by_period=True)
     assert figures is not None
     assert figures.hr == pytest.approx((1 / 2 + 1) / 2)
-    assert figures.segments == {"new": (5, 3 / 5, 3 / 5)}
+    assert figures.segments.keys() == {"new"}
+    assert figures.segments["new"].n == 5
+    assert figures.segments["new"].hr[0] == figures.segments["new"].mrr[0] == 3 / 5
     assert period_weights([1, 1, 1, 1, 2]).tolist() == [0.25, 0.25, 0.25, 0.25, 1]
     low, high = block_bootstrap(np.ones(100), period_weights([1] * 90 + [2] * 10))
     assert (low, high) == (1.0, 1.0)

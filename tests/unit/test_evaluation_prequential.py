@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from millrace import evaluation
 from millrace.errors import MillraceError
-from millrace.evaluation.checkpoint import CheckpointFile
+from millrace.evaluation import checkpoint
+from millrace.evaluation.checkpoint import BESIDE, CheckpointFile
 from millrace.evaluation.features import MemoryFeatures
 from millrace.evaluation.figures import Figures, measure
 from millrace.evaluation.lag import parse_lag
@@ -166,3 +171,43 @@ def test_a_damaged_checkpoint_is_named() -> None:
     file.drop()
     assert file.load() is None
     assert file.path != CheckpointFile(SETTINGS, "another").path
+
+
+def test_popularity_is_what_was_met_however_late_it_is_learned() -> None:
+    """Two minutes: b and c are met once each in the second one, and count although the recommender knows a alone."""
+    log = [
+        Happened("u", "a", 2, 0, "s", 0.0, ""),
+        Happened("v", "b", 2, 60_000, "t", 0.0, ""),
+        Happened("w", "c", 2, 61_000, "x", 0.0, ""),
+        Happened("w", "a", 2, 62_000, "x", 0.0, ""),
+        Happened("w", "a", 2, 63_000, "x", 0.0, ""),
+    ]
+    # Answered is a: met once where the average item was, then twice where that was met 4/3 times.
+    assert figures(passed(log, lag="1m")).popularity_bias == pytest.approx((1 + 2 / (4 / 3)) / 2)
+
+
+def test_modules_that_no_figure_follows_from_are_not_loaded_for_one() -> None:
+    """Else a change of theirs would go unnoticed by what was measured before."""
+    code = "import sys, millrace.evaluation.figures; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "millrace.evaluation.prequential" in loaded
+    folder = Path(evaluation.__file__).parent
+    for name in BESIDE:
+        assert (folder / f"{name}.py").is_file()
+        assert f"millrace.evaluation.{name}" not in loaded
+
+
+def test_the_code_of_a_pass_includes_the_defaults_of_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a changed default would pass for the same code, and figures of the old one for its own."""
+    package = Path(checkpoint.__file__).parents[1]
+    for name in ("settings.py", "evaluation/checkpoint.py", "ranking/model.py"):
+        copy = tmp_path / name
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes((package / name).read_bytes())
+    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "evaluation" / "checkpoint.py"))
+    digest = checkpoint.code_digest.__wrapped__
+    seen = {digest()}
+    for name in ("settings.py", "ranking/model.py"):
+        (tmp_path / name).write_text("# another\n")
+        seen.add(digest())
+    assert len(seen) == 3

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from millrace.errors import MillraceError
-from millrace.evaluation.stream import read_files, read_sessions, select
+from millrace.evaluation.stream import read_files, read_sessions, read_source, select
 from millrace.events.columns import Columns, TimeUnit
+from millrace.events.files import NumberedRow
+from millrace.events.sources import Source
 
 COLUMNS = Columns("user", "item", "time")
 
@@ -37,7 +40,17 @@ def test_rows_of_one_event_id_count_once_for_a_user(tmp_path: Path) -> None:
     stream = read_files([path], "csv", Columns("user", "item", "time", event_id="id"))
     assert [(event.user_id, event.event_id) for event in stream.events] == [("u", "1"), ("v", "1"), ("u", "2")]
     assert stream.notes == ["clicks.csv: 1 rows left out whose event_id came before"]
-    assert len(read_files([path], "csv", COLUMNS).events) == 4, "without ids, every row is an event"
+
+
+def test_without_ids_rows_that_are_the_same_in_everything_count_once(tmp_path: Path) -> None:
+    rows = "u,a,1700000001\nu,a,1700000001\nv,a,1700000001\nu,a,1700000002\nu,a,1700000001\n"
+    stream = read_files([written(tmp_path, "user,item,time\n" + rows)], "csv", COLUMNS)
+    assert [(event.user_id, event.occurred_at_ms % 10_000) for event in stream.events] == [
+        ("u", 1_000),
+        ("v", 1_000),
+        ("u", 2_000),
+    ]
+    assert stream.notes[0].startswith("clicks.csv: 2 rows left out that say the same")
 
 
 @pytest.mark.parametrize(
@@ -49,6 +62,9 @@ def test_rows_of_one_event_id_count_once_for_a_user(tmp_path: Path) -> None:
         ("user,item,time\nu,a,1700000001\nu,,1700000002\n", "line 3: item_id"),
         ("user,item,time\nu,a\n", "line 2: line: 2 columns"),
         ("user,item,time\nu,a,yesterday\n", "line 2: occurred_at_ms"),
+        ("user,item,time\nu,a,1700000001\nu,a,NaN\n", "line 3: occurred_at_ms: .* a finite number"),
+        ("", "has no column 'user', 'item', 'time'; it has nothing"),
+        ("user,item,time,user\nu,a,1700000001,v\n", "has column 'user' more than once"),
         ("user,item,time\n", "no events"),
     ],
 )
@@ -96,6 +112,12 @@ def test_a_folder_of_sessions(tmp_path: Path) -> None:
         read_sessions(tmp_path / "none")
 
 
+def test_numbers_in_names_of_periods_count_as_numbers(tmp_path: Path) -> None:
+    for number in (10, 9, 1, 100):
+        written(tmp_path, f"7 i{number}\n", f"period_{number}.txt")
+    assert [event.item_id for event in read_sessions(tmp_path).events] == ["i1", "i9", "i10", "i100"]
+
+
 def test_a_selection_keeps_periods_and_where_the_test_begins(tmp_path: Path) -> None:
     train = written(tmp_path, "user,item,time\nu,a,1700000001\nu,b,1700000002\nu,b,1700000003\n", "train.csv")
     test = written(tmp_path, "user,item,time\nv,a,1700000005\nv,b,1700000006\nv,a,1700000007\n", "test.csv")
@@ -104,5 +126,24 @@ def test_a_selection_keeps_periods_and_where_the_test_begins(tmp_path: Path) -> 
     assert [event.user_id for event in some.events] == ["u", "u", "v"]
     assert (list(some.starts), some.tested_from) == ([0, 2], 2)
     assert some.checksum != stream.checksum
+    with pytest.raises(MillraceError, match="the test begins after 3 events"):
+        select(stream, lambda event: True, limit=3)
     with pytest.raises(MillraceError, match="none of its 6 events"):
         select(stream, lambda event: False)
+
+
+def test_of_a_known_data_set_no_more_is_read_than_is_wanted() -> None:
+    def rows() -> Iterator[NumberedRow]:
+        for number in range(3):
+            yield number, {"user": "u", "item": f"i{number}", "time": 1_700_000_001 + number}
+        raise AssertionError("the fourth row is read")
+
+    read = 0
+
+    def step() -> None:
+        nonlocal read
+        read += 1
+
+    stream = read_source(Source("known", COLUMNS, rows), limit=3, step=step)
+    assert [event.item_id for event in stream.events] == ["i0", "i1", "i2"]
+    assert read == 3
