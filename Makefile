@@ -43,8 +43,8 @@ run: $(READY) $(GENERATED) ## The whole pipeline on real parts with simulated sh
 	@$(BIN)/millrace run
 
 .PHONY: test
-test: $(READY) $(GENERATED) ## Every test that needs only pip: unit, integration, e2e, chaos
-	@$(BIN)/python -m pytest -m "not system" $(ARGS)
+test: $(READY) $(GENERATED) ## Every test that needs only pip (ARGS="-k some" for a part, in one process)
+	@$(BIN)/python -m pytest -m "not system" -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-system
 test-system: $(READY) $(GENERATED) ## Tests that need ../shared or Debian packages

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,7 @@ from deploy.embedded.mlflow import Mlflow
 from deploy.embedded.ports import free_port
 from millrace.settings import KafkaSettings, StackSettings, settings
 from tests.brokers import broker
-from tests.processes import a_redis
+from tests.processes import PATIENCE_S, a_redis, belonging_to
 
 ROOT = Path(__file__).resolve().parent.parent
 # Tests must see the defaults and their own values, whatever the developer's shell holds, but for choices of who
@@ -28,6 +29,25 @@ ROOT = Path(__file__).resolve().parent.parent
 OUR_PREFIXES = ("KAFKA_", "REDIS_", "MLFLOW_", "MILLRACE_", "ONLINE_LEARNING_")
 GIVEN_BROKER = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
 KEPT = frozenset({"MILLRACE_STACK_REDIS", "MILLRACE_DATA"})
+# Most of a run is waiting: for servers to start, for the sessions of the killed to end. Four at once keep two cores
+# busy, and take less than 10 GB.
+MODULES_AT_ONCE = 4
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Processes of a run with ``-n auto``: one where tests were chosen, or have one broker between them."""
+    chosen = config.args_source is pytest.Config.ArgsSource.ARGS or config.option.keyword or config.option.lf
+    return 0 if chosen or GIVEN_BROKER else MODULES_AT_ONCE
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what is left of a run in several processes: Ctrl-C gives these ten seconds, and their fixtures need more."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        folder: Path = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+        for pid in belonging_to(folder):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -91,9 +111,9 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One MLflow server for all tests (it takes 12-17 s to start): use a model name of your own."""
+    """One MLflow server for all tests of this process (it takes 8-17 s to start): use a model name of your own."""
     member = Mlflow(tmp_path_factory.mktemp("mlflow"), free_port())
-    with running(member):
+    with running(member, PATIENCE_S):
         yield member.address
 
 
@@ -133,7 +153,7 @@ class Child:
         except subprocess.TimeoutExpired:
             pytest.fail(f"still running after {timeout_s} s; the end of its output:\n{log_tail(self.log)}")
 
-    def until(self, condition: Callable[[], object], timeout_s: float = 30, interval_s: float = 0.05) -> None:
+    def until(self, condition: Callable[[], object], timeout_s: float = PATIENCE_S, interval_s: float = 0.05) -> None:
         """Wait for a condition; fails the test with the process's output when it ends or the time is over."""
         deadline = time.monotonic() + timeout_s
         while not condition():

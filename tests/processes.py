@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,21 +15,27 @@ from deploy.embedded.ports import free_port
 from deploy.embedded.redis import Redis
 from millrace.settings import StackSettings
 
+# Long enough for a machine on which neighbours keep both cores busy: MLflow's client alone takes seconds to import.
+# What has a time promised names its own.
+PATIENCE_S = 120.0
+
 
 def belonging_to(folder: Path) -> dict[int, str]:
     """Processes that work for a folder, by command line, working directory or environment; but not this one."""
     found = {}
+    # Not what works for home14 when home1 is asked for.
+    named = re.compile(re.escape(str(folder)) + r"(?![\w-])")
     for process in psutil.process_iter():
         try:
             facts = [*process.cmdline(), process.cwd(), *process.environ().values()]
-            if process.pid != os.getpid() and any(str(folder) in fact for fact in facts):
+            if process.pid != os.getpid() and any(map(named.search, facts)):
                 found[process.pid] = process.name()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
 
 
-def in_time(condition: Callable[[], object], timeout_s: float = 30) -> None:
+def in_time(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     """Wait for a condition that no event announces."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -18,13 +18,14 @@ import grpc
 from deploy.embedded.member import clean_environment, stop
 from millrace.v1.recommendation_service_pb2 import RecommendRequest, RecommendResponse
 from millrace.v1.recommendation_service_pb2_grpc import RecommendationServiceStub
+from tests.processes import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[1]
 
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], what: str, timeout_s: float = 30) -> T:
+def wait_for(condition: Callable[[], T], what: str, timeout_s: float = PATIENCE_S) -> T:
     """The first true answer of a condition; the test fails when none comes in time."""
     give_up = time.monotonic() + timeout_s
     while not (found := condition()):

@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
+from confluent_kafka.admin import AdminClient
 
 from millrace.settings import KafkaSettings, home
 from millrace.stream import logs
-from millrace.stream.clients import consumer_config, producer_config
+from millrace.stream.clients import admin_config, consumer_config, producer_config
 from millrace.stream.codec import encode
 from millrace.topics import Topic
 from millrace.v1.interaction_pb2 import Interaction, InteractionType
@@ -107,6 +108,14 @@ def committed(kafka: KafkaSettings, group: str, topic: Topic) -> dict[int, int]:
                 time.sleep(0.1)
     finally:
         consumer.close()
+
+
+def settled_members(kafka: KafkaSettings, group: str) -> int:
+    """How many members a group has; 0 while it shares its partitions out."""
+    admin = AdminClient(admin_config(kafka), logger=logs.kafka_logger())
+    (described,) = admin.describe_consumer_groups([group], request_timeout=10).values()
+    found = described.result()
+    return len(found.members) if found.state is ConsumerGroupState.STABLE else 0
 
 
 class Journal:

@@ -34,7 +34,13 @@ TIMEOUT_S = 6.0
 SETTLING_PAUSE_S = 0.02
 """A new topic is known everywhere some tens of milliseconds after it was made."""
 _SETTLING = frozenset(
-    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        # The metadata told of a leader that has not heard of it itself.
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+    }
 )
 """What brokers answer for a topic that was just made, or whose leader just changed."""
 

@@ -14,6 +14,7 @@ from deploy.embedded.ports import free_port
 from millrace.client import EventProducer, RecommenderClient
 from millrace.settings import KafkaSettings
 from tests.conftest import StartProcess
+from tests.processes import PATIENCE_S
 
 V = TypeVar("V")
 
@@ -27,7 +28,7 @@ class Loop:
     env: Mapping[str, str]
 
 
-def eventually(ask: Callable[[], V], good: Callable[[V], object], timeout_s: float = 40) -> V:
+def eventually(ask: Callable[[], V], good: Callable[[V], object], timeout_s: float = PATIENCE_S) -> V:
     """Ask until the answer is good; fails the test with the last answer when the time is over."""
     deadline = time.monotonic() + timeout_s
     while not good(answer := ask()):

@@ -30,7 +30,7 @@ def test_a_click_changes_the_next_recommendation(loop: Loop, topics_applied: Kaf
         return recommender.recommend("newcomer", k=4, explain=True)
 
     # The champion comes from the registry, by way of model-events; the items by way of item-state.
-    stranger = eventually(ask, lambda answer: answer.model_version and len(answer.items) == 4, timeout_s=90)
+    stranger = eventually(ask, lambda answer: answer.model_version and len(answer.items) == 4)
     assert stranger.fallback == "unknown_user"
     assert stranger.known is None
 

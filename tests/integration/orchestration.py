@@ -22,11 +22,12 @@ from millrace.stream.reader import TopicReader
 from millrace.topics import MODEL_EVENTS
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from tests.conftest import Child
+from tests.processes import PATIENCE_S
 
 REGISTERED, PROMOTED, ROLLED_BACK = "REGISTERED", "PROMOTED", "ROLLED_BACK"
 # Short, so that the work of a killed process moves on soon.
 SESSION_MS = 1_500
-TIMEOUT_S = 40.0
+TIMEOUT_S = PATIENCE_S
 
 
 class Model:

@@ -68,4 +68,5 @@ def test_a_benchmark_gives_its_rows(benchmark: ModuleType, monkeypatch: pytest.M
         assert all(math.isfinite(figure) and figure >= least for figure in figures if figure is not None)
         assert (row.low is None) == (row.high is None)
         assert row.low is None or row.high is None or row.low <= row.value <= row.high
-        assert (row.limit is None) == (row.ratio is None)
+        # On a busy machine neither the service nor its limit may keep up with the lowest rate.
+        assert (not row.limit) == (row.ratio is None)

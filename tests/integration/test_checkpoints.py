@@ -195,7 +195,7 @@ def test_a_rollback_to_a_checkpoint_is_served_and_learned_from(
         shutil.rmtree(millrace_home / "models" / line.model / "checkpoints")
         assert cli("rollback", "--checkpoint", good.checkpoint_id).returncode == 0
         # Both find out by fetching it: two processes that import MLflow, one after the other.
-        wait_for(lambda: place(service)[0] == 4, "the line that goes on from the version", timeout_s=60)
+        wait_for(lambda: place(service)[0] == 4, "the line that goes on from the version")
         assert begins_with(line, fresh(first_ranker(), "1", "", 0))
         assert "is damaged" in learner.output()
 

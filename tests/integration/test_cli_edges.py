@@ -251,8 +251,7 @@ def test_features_are_shown(env: Mapping[str, str], redis_url: str, process: Sta
     worker = process("workers.feature_updater", env=env)
     store = redis.Redis.from_url(redis_url)
     worker.until(
-        lambda: run("users", "show", "show-1", env=env).returncode == 0 and store.exists(catalogue_key("shown-b")),
-        timeout_s=60,
+        lambda: run("users", "show", "show-1", env=env).returncode == 0 and store.exists(catalogue_key("shown-b"))
     )
     user = json.loads(run("users", "show", "show-1", "--json", env=env).stdout)
     assert user["counts"] == {"click": 1, "purchase": 1, "dislike": 1}

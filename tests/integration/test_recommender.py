@@ -35,6 +35,7 @@ from millrace.v1.recommendation_service_pb2 import (
     RepeatPolicy,
 )
 from millrace.v1.recommendation_service_pb2_grpc import RecommendationServiceStub
+from tests.processes import PATIENCE_S
 from tests.recommending import Service, popen, recommender, wait_for
 
 ITEMS, USERS = 300, 20
@@ -207,7 +208,7 @@ def test_impressions_carry_the_features_that_were_scored(service: Service, topic
 def impressions(kafka: KafkaSettings, wanted: set[str]) -> dict[str, Impression]:
     found: dict[str, Impression] = {}
     with TopicReader(kafka, [IMPRESSIONS]) as reader:
-        give_up = time.monotonic() + 20
+        give_up = time.monotonic() + PATIENCE_S
         while set(found) != wanted:
             assert time.monotonic() < give_up, f"missing: {wanted - set(found)}"
             for record in reader.poll():

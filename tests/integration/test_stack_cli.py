@@ -104,10 +104,14 @@ def test_a_killed_supervisor_is_no_obstacle(millrace: Any, millrace_home: Path) 
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_ephemeral_stack_leaves_nothing(process: StartProcess, tmp_path: Path, end: signal.Signals) -> None:
-    child = process("millrace", "stack", "up", "--ephemeral", "--json", env={"TMPDIR": str(tmp_path)})
-    child.until(lambda: "MLFLOW_TRACKING_URI" in child.output(), timeout_s=120)
-    (folder,) = tmp_path.glob("millrace-stack-*")
+def test_an_ephemeral_stack_leaves_nothing(
+    process: StartProcess, tmp_path_factory: pytest.TempPathFactory, end: signal.Signals
+) -> None:
+    # A short name: the path of the supervisor's socket begins with it, and has at most 107 bytes.
+    temporary = tmp_path_factory.mktemp("t")
+    child = process("millrace", "stack", "up", "--ephemeral", "--json", env={"TMPDIR": str(temporary)})
+    child.until(lambda: "MLFLOW_TRACKING_URI" in child.output())
+    (folder,) = temporary.glob("millrace-stack-*")
     running = psutil.Process(child.pid).children(recursive=True)
     assert len(running) >= 4, "supervisord and three members"
 

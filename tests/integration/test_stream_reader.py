@@ -17,6 +17,7 @@ from millrace.topics import COMMANDS, DRIFT_SIGNALS, EXPERIMENTS, ITEM_STATE, MO
 from millrace.v1.command_pb2 import Command
 from millrace.v1.item_pb2 import ItemState
 from millrace.v1.model_pb2 import ModelEvent
+from tests.processes import PATIENCE_S
 from tests.stream_support import Raw, send
 
 
@@ -25,7 +26,7 @@ def state(number: int, version: int) -> Raw:
     return f"item-{number}", value, headers
 
 
-def until(condition: Callable[[], object], timeout_s: float = 20) -> None:
+def until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     give_up = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < give_up, f"nothing in {timeout_s} s"

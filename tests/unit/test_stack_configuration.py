@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,14 @@ def test_a_free_port_is_free_and_out_of_the_way_of_outgoing_connections() -> Non
     port = free_port()
     assert is_free(port)
     assert FREE_RANGE.stop <= LINUX_FIRST_EPHEMERAL_PORT
+
+
+def test_a_port_that_was_chosen_is_nobody_elses_before_a_server_listens_there() -> None:
+    port = free_port()
+    choose = f"from deploy.embedded import ports; ports.FREE_RANGE = range({port}, {port + 1}); ports.free_port()"
+    other = subprocess.run([sys.executable, "-c", choose], capture_output=True, text=True, timeout=60, check=False)
+    assert f"no free port on 127.0.0.1 in 200 tries between {port}" in other.stderr
+    assert is_free(port)
 
 
 def test_the_preferred_port_is_taken_only_while_it_is_free() -> None:
