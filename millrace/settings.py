@@ -244,6 +244,31 @@ class LearnerSettings(_Group):
     )
 
 
+class ExperimentSettings(_Group):
+    """Experiments: what the tracker keeps, and whom none may touch."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_EXPERIMENTS_", extra="ignore", frozen=True)
+
+    holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of users that no experiment touches; the same for recommender and tracker."
+    )
+    commit_interval_ms: Positive = Field(
+        200, description="Time between two transactions of the tracker, milliseconds; it decides as often."
+    )
+    figures_interval_ms: Positive = Field(
+        1_000, description="Time between two records of an experiment that changed in its figures only, milliseconds."
+    )
+    # 1 kB each.
+    users_max: Positive = Field(500_000, description="Most users of running experiments; more do not count.")
+    answers_max: Positive = Field(
+        200_000, description="Most answers of which some slots are decided; beyond, the oldest do not count."
+    )
+    purchase_wait_ms: Positive = Field(
+        45 * MINUTE_MS,
+        description="A purchase waits so long for an answer that it may follow from: longer than the joiner's window.",
+    )
+
+
 class OrchestratorSettings(_Group):
     """The retrain orchestrator."""
 
@@ -296,6 +321,7 @@ class Settings:
         "recommender": RecommenderSettings,
         "joiner": JoinerSettings,
         "learner": LearnerSettings,
+        "experiments": ExperimentSettings,
         "orchestrator": OrchestratorSettings,
         "client": RecommenderClientSettings,
         "stack": StackSettings,
@@ -311,6 +337,7 @@ class Settings:
         self.recommender = RecommenderSettings()
         self.joiner = JoinerSettings()
         self.learner = LearnerSettings()
+        self.experiments = ExperimentSettings()
         self.orchestrator = OrchestratorSettings()
         self.client = RecommenderClientSettings()
         self.stack = StackSettings()
