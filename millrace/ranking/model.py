@@ -11,7 +11,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +212,9 @@ def first_ranker() -> RankingModel:
         intercept=_FIRST_INTERCEPT,
         observations=1_000,
     )
+
+
+def popularity_ranker() -> RankingModel:
+    """Ranks by the long popularity alone: what an experiment compares a model with. Its scores are no probabilities."""
+    first = first_ranker()
+    return replace(first, weights=np.array([float(name == "popularity_long") for name in FEATURE_NAMES]))
