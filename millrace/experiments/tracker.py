@@ -157,18 +157,12 @@ class Tracker:
 
     def changes(self) -> tuple[list[Experiment], Iterator[tuple[str, TrackerState | None]]]:
         """What has to be written to be able to go on from here: records, and parts by key (None: ended)."""
-        included = [
-            Position(topic=topic, topic_id=self._topic_ids.get(topic, ""), partition=number, offset=offset - 1)
-            for (topic, number), offset in sorted(self.positions.items())
-            if offset > 0
-        ]
-        records = []
-        for name in sorted(self._records):
-            experiment = self.experiments[name]
-            del experiment.included[:]
-            experiment.included.extend(included)
-            records.append(experiment)
-        return records, self._parts(included)
+        records = [self.experiments[name] for name in sorted(self._records)]
+        for experiment in records:
+            # What has ended keeps the positions of its end.
+            if experiment.state == RUNNING:
+                self._include(experiment)
+        return records, self._parts()
 
     def saved(self) -> None:
         """What :meth:`changes` gave stands on the broker."""
@@ -205,13 +199,24 @@ class Tracker:
         for tally in self._tallies.values():
             tally.restored()
 
-    def _parts(self, included: list[Position]) -> Iterator[tuple[str, TrackerState | None]]:
+    def _include(self, experiment: Experiment) -> None:
+        del experiment.included[:]
+        experiment.included.extend(self._included())
+
+    def _included(self) -> list[Position]:
+        return [
+            Position(topic=topic, topic_id=self._topic_ids.get(topic, ""), partition=number, offset=offset - 1)
+            for (topic, number), offset in sorted(self.positions.items())
+            if offset > 0
+        ]
+
+    def _parts(self) -> Iterator[tuple[str, TrackerState | None]]:
         for key in self._ended:
             yield key, None
         for at in sorted(self._changed):
             if at in self._tallies:
                 yield from self._tallies[at].parts()
-        yield POSITIONS_KEY, TrackerState(positions=TrackerPositions(included=included))
+        yield POSITIONS_KEY, TrackerState(positions=TrackerPositions(included=self._included()))
 
     def _tally(self, experiment: Experiment, partition: int) -> Tally:
         at = experiment.definition.experiment_id, partition
@@ -231,6 +236,7 @@ class Tracker:
         return max((tally.newest_ms for tally in tallies), default=0)
 
     def _end(self, name: str) -> None:
+        self._include(self.experiments[name])
         for at in [at for at in self._tallies if at[0] == name]:
             self._ended += self._tallies.pop(at).ends()
             self._changed.discard(at)
