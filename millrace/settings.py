@@ -280,6 +280,9 @@ class OrchestratorSettings(_Group):
         6_000,
         description="A dead orchestrator's work moves on after this long (Faust's own default is 60 s).",
     )
+    cool_down_ms: Annotated[int, Field(ge=0)] = Field(
+        HOUR_MS, description="After a rollback no experiment's winner is promoted for so long, milliseconds."
+    )
     buffered_commands_max: Positive = Field(16, description="Most commands fetched ahead; the others wait in the log.")
 
 

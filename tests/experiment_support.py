@@ -9,7 +9,14 @@ from millrace.experiments.assignment import assign
 from millrace.experiments.definition import shares
 from millrace.registry.ledger import Ledger, fold
 from millrace.v1.command_pb2 import Command
-from millrace.v1.experiment_pb2 import Arm, ExperimentDefinition
+from millrace.v1.experiment_pb2 import (
+    Arm,
+    Decision,
+    DecisionKind,
+    Experiment,
+    ExperimentDefinition,
+    ExperimentState,
+)
 from millrace.v1.impression_pb2 import AnswerStatus, Fallback, Impression, Slot
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from millrace.v1.outcome_pb2 import DecidedSlot, ImpressionOrigin, Label, Outcome
@@ -116,3 +123,21 @@ def traffic(
             yield outcome(shown, positives, final=len(positives) == slots)
         if len(positives) < slots:
             yield outcome(shown, [NEGATIVE] * (slots - len(positives)), first=not positives, rank=len(positives))
+
+
+def decided(
+    name: str,
+    model: str,
+    version: str,
+    champion: str,
+    kind: DecisionKind.ValueType = DecisionKind.DECISION_KIND_PROMOTE,
+) -> Experiment:
+    """The record of an experiment of a version against the champion, with a decision about the version."""
+    return Experiment(
+        definition=definition(name, versions=("", version), model_name=model),
+        state=ExperimentState.EXPERIMENT_STATE_STOPPED,
+        champion_version=champion,
+        started_at_ms=T0,
+        stopped_at_ms=T0 + 1,
+        decision=Decision(kind=kind, arm="b", effect=0.1, effect_low=0.05, effect_high=0.2, reason="b +5% to +20%"),
+    )
