@@ -30,7 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "models": "List, promote or roll back model versions.",
     "experiments": "Compare arms on real traffic: create, start, stop, show, audit, plan.",
     "config": "Show every setting, its value and where it came from.",
-    "bench": "Measure this machine: freshness, workers, learning, rollbacks, recommend.",
+    "bench": "Measure this machine: freshness, workers, learning, experiments, rollbacks, recommend.",
 }
 
 
