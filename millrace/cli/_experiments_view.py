@@ -63,6 +63,7 @@ def print_list(experiments: list[Experiment]) -> None:
 
 def print_one(experiment: Experiment) -> None:
     """Everything: figures, intervals, and what may be done."""
+    from millrace.experiments.life import ENDING
     from millrace.experiments.outlook import in_words
 
     definition = experiment.definition
@@ -87,7 +88,8 @@ def print_one(experiment: Experiment) -> None:
     for sentence in in_words(experiment):
         click.echo(sentence)
     if experiment.stopped_at_ms:
-        click.echo(f"ended {when(experiment.stopped_at_ms)}: {decision(experiment) or 'by command'}")
+        how = decision(experiment) if experiment.decision.kind in ENDING else "by command"
+        click.echo(f"ended {when(experiment.stopped_at_ms)}: {how}")
 
 
 def intervals(experiment: Experiment) -> dict[str, tuple[float, float, float]]:

@@ -11,12 +11,14 @@ from millrace.experiments.sequence import Boundary
 from millrace.settings import DAY_MS, HOUR_MS, MINUTE_MS
 from millrace.v1.experiment_pb2 import DecisionKind, Experiment, ExperimentState
 
+# Normal quantile of the power with which a difference is found within the time that is said.
+_POWER, _POWER_DEVIATIONS = 0.9, 1.281552
 # Beyond that nobody waits, and traffic is not what it is today.
 _YEARS_MS = 10 * 365 * DAY_MS
 
 
 def slots_until_known(sums: Sums, at: Boundary, difference: float) -> float:
-    """Slots of both arms, those seen included, at which the interval is no wider than ``difference`` to each side.
+    """Slots of both arms, those seen included, at which such a difference is found with 90 % power.
 
     Variance goes on as it was so far. Infinity where nothing was seen, or it takes more than 2^60.
     """
@@ -24,11 +26,12 @@ def slots_until_known(sums: Sums, at: Boundary, difference: float) -> float:
         return math.inf
     each = sums.variance / sums.slots
 
-    def half(slots: float) -> float:
-        return at.two_sided(each * slots) / slots
+    def told(slots: float) -> float:
+        variance = each * slots
+        return (at.two_sided(variance) + _POWER_DEVIATIONS * math.sqrt(variance)) / slots
 
     enough = sums.slots
-    while half(enough) > difference:
+    while told(enough) > difference:
         enough *= 2
         if enough > 2.0**60:
             return math.inf
@@ -37,14 +40,14 @@ def slots_until_known(sums: Sums, at: Boundary, difference: float) -> float:
         return sums.slots
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (middle, high) if half(middle) > difference else (low, middle)
+        low, high = (middle, high) if told(middle) > difference else (low, middle)
     return high
 
 
 def remaining_ms(experiment: Experiment, arm: str) -> float:
-    """Time until a difference of the size that is looked for, or of the one that is seen if it is larger, is told.
+    """Time until a difference of the size that is looked for, or of the one that is seen if it is larger, is found.
 
-    At the traffic since the start; infinity while there is none, or if it takes years.
+    At the traffic since the start; infinity while there is none, or if it takes years; 0 if it should be found by now.
     """
     figures = {one.name: one for one in experiment.figures}
     sums = sums_of(figures[arm], CLICKS)
@@ -85,6 +88,10 @@ def _of_arm(experiment: Experiment, name: str) -> str:
     if not running:
         return f"{name}: {decision.reason}" if decision.arm == name else f"{name}: not known when it ended"
     left_ms = remaining_ms(experiment, name)
+    if not left_ms:
+        size = max(abs(sums.effect) / rate, experiment.definition.expected_lift)
+        found = f"a difference of {size * 100:.3g} % would be found by now in {_POWER * 100:g} % of cases"
+        return f"{name}: not known yet; {found}, a smaller one takes longer"
     when = "no telling when" if math.isinf(left_ms) else f"at today's traffic in about {duration(left_ms)}"
     return f"{name}: not known yet; {when}"
 

@@ -311,3 +311,22 @@ def test_a_broken_split_blocks_every_decision() -> None:
     record = tracker.experiments["test"]
     assert record.decision.kind == DecisionKind.DECISION_KIND_SAMPLE_RATIO_MISMATCH
     assert record.state == RUNNING
+
+
+def test_positions_of_a_topic_that_was_made_anew_are_dropped() -> None:
+    tracker, log = running(definition()), Log()
+    tracker.positions |= {("outcomes", 1): 7, ("interactions", 0): 3}
+    log.save(tracker)
+    again = Tracker(LIMITS)
+    again.restore(log.records, log.parts, TOPIC_IDS | {"outcomes": "another"})
+    assert again.positions == {("interactions", 0): 3}
+
+
+def test_what_has_ended_keeps_the_positions_of_its_end() -> None:
+    tracker, log = running(definition()), Log()
+    tracker.positions["outcomes", 1] = 7
+    tracker.command(stop(), ledgers(), T0)
+    tracker.positions["outcomes", 1] = 9
+    log.save(tracker)
+    assert [(one.partition, one.offset) for one in log.records["test"].included] == [(1, 6)]
+    assert log.restored().positions == {("outcomes", 1): 9}
