@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import importlib.util
 import json
 import sys
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from millrace.cli._experiment_arms import WHAT
+from millrace.errors import MillraceError
 from millrace.settings import settings
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ def command() -> None:
     """
     from millrace.cli._output import quiet_logs
 
+    for package in ("numpy", "scipy"):
+        if importlib.util.find_spec(package) is None:
+            raise MillraceError(f"experiments need {package}: pip install 'millrace[experiment-tracker]'")
     quiet_logs()
 
 

@@ -127,3 +127,9 @@ def test_intervals_are_drawn_around_zero() -> None:
     assert line.index("│") == scale.index("0", 8) == len("b ") + 20
     assert line.index("│") < line.index("├") < line.index("●") < line.index("┤")
     assert list(drawn(seen(0, {}))) == []
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "scipy" else object())
+    result = run("plan", "--rate", "0.05", "--lift", "0.2")
+    assert str(result.exception) == "experiments need scipy: pip install 'millrace[experiment-tracker]'"
