@@ -70,6 +70,7 @@ bench: $(READY) $(GENERATED) ## Every benchmark, each with the machine's own lim
 	@$(BIN)/millrace bench freshness
 	@$(BIN)/millrace bench workers
 	@$(BIN)/millrace bench learning
+	@$(BIN)/millrace bench experiments
 	@$(BIN)/millrace bench rollback
 	@$(BIN)/millrace bench recommend
 	@$(BIN)/millrace bench simulation

@@ -183,7 +183,9 @@ class RecommenderSettings(_Group):
     features_timeout_ms: Positive = Field(50, description="Longest wait for a user's features in Redis.")
     candidates_max: Positive = Field(300, description="Most candidates that are ranked.")
     context_items: Positive = Field(10, description="Recent items of the user whose neighbours are candidates.")
-    session_items: Positive = Field(20, description="Items of the user's session that similar sessions are sought by.")
+    session_items: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        40, description="Items of the user's session that similar sessions are sought by; 0: none are."
+    )
     session_runs_max: Positive = Field(
         131_072, description="Recent sessions in memory (of up to 20 items each; longer ones count as several)."
     )
@@ -252,6 +254,31 @@ class LearnerSettings(_Group):
     )
 
 
+class ExperimentSettings(_Group):
+    """Experiments: what the tracker keeps, and whom none may touch."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_EXPERIMENTS_", extra="ignore", frozen=True)
+
+    holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of users that no experiment touches; the same for recommender and tracker."
+    )
+    commit_interval_ms: Positive = Field(
+        200, description="Time between two transactions of the tracker, milliseconds; it decides as often."
+    )
+    figures_interval_ms: Positive = Field(
+        1_000, description="Time between two records of an experiment that changed in its figures only, milliseconds."
+    )
+    # 1 kB each.
+    users_max: Positive = Field(500_000, description="Most users of running experiments; more do not count.")
+    answers_max: Positive = Field(
+        200_000, description="Most answers of which some slots are decided; beyond, the oldest do not count."
+    )
+    purchase_wait_ms: Positive = Field(
+        45 * MINUTE_MS,
+        description="A purchase waits so long for an answer that it may follow from: longer than the joiner's window.",
+    )
+
+
 class OrchestratorSettings(_Group):
     """The retrain orchestrator."""
 
@@ -262,6 +289,9 @@ class OrchestratorSettings(_Group):
     session_timeout_ms: Positive = Field(
         6_000,
         description="A dead orchestrator's work moves on after this long (Faust's own default is 60 s).",
+    )
+    cool_down_ms: Annotated[int, Field(ge=0)] = Field(
+        HOUR_MS, description="After a rollback no experiment's winner is promoted for so long, milliseconds."
     )
     buffered_commands_max: Positive = Field(16, description="Most commands fetched ahead; the others wait in the log.")
 
@@ -304,6 +334,7 @@ class Settings:
         "recommender": RecommenderSettings,
         "joiner": JoinerSettings,
         "learner": LearnerSettings,
+        "experiments": ExperimentSettings,
         "orchestrator": OrchestratorSettings,
         "client": RecommenderClientSettings,
         "stack": StackSettings,
@@ -319,6 +350,7 @@ class Settings:
         self.recommender = RecommenderSettings()
         self.joiner = JoinerSettings()
         self.learner = LearnerSettings()
+        self.experiments = ExperimentSettings()
         self.orchestrator = OrchestratorSettings()
         self.client = RecommenderClientSettings()
         self.stack = StackSettings()

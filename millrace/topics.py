@@ -23,6 +23,7 @@ from millrace.v1.item_pb2 import Item, ItemState
 from millrace.v1.joiner_pb2 import JoinerState
 from millrace.v1.model_pb2 import ModelEvent, ModelUpdate
 from millrace.v1.outcome_pb2 import Outcome
+from millrace.v1.tracker_pb2 import TrackerState
 
 DLQ_SUFFIX = ".dlq"
 
@@ -96,7 +97,26 @@ OUTCOME_JOINER_CHANGELOG = Topic(
     },
 )
 COMMANDS = Topic("commands", Command, "target", retention_ms=7 * DAY_MS, dead_letters=True)
-EXPERIMENTS = Topic("experiments", Experiment, "experiment_id", cleanup="compact")
+# The record of a running experiment is written every second: cleaned soon, so that a restart reads little.
+EXPERIMENTS = Topic(
+    "experiments",
+    Experiment,
+    "experiment_id",
+    cleanup="compact",
+    config={"segment.bytes": str(16 * 1024 * 1024), "min.cleanable.dirty.ratio": "0.2"},
+)
+EXPERIMENT_TRACKER_CHANGELOG = Topic(
+    "experiment-tracker-changelog",
+    TrackerState,
+    "part of the tracker's state",
+    cleanup="compact",
+    # As the joiner's.
+    config={
+        "segment.bytes": str(64 * 1024 * 1024),
+        "min.cleanable.dirty.ratio": "0.2",
+        "delete.retention.ms": "600000",
+    },
+)
 
 ALL: tuple[Topic, ...] = (
     INTERACTIONS,
@@ -110,5 +130,6 @@ ALL: tuple[Topic, ...] = (
     OUTCOME_JOINER_CHANGELOG,
     COMMANDS,
     EXPERIMENTS,
+    EXPERIMENT_TRACKER_CHANGELOG,
 )
 BY_NAME: Mapping[str, Topic] = {topic.name: topic for topic in ALL}

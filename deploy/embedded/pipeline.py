@@ -24,6 +24,7 @@ PROCESSES: Mapping[str, str] = {
     "feature_updater": "workers.feature_updater",
     "outcome_joiner": "workers.outcome_joiner",
     "online_learner": "workers.online_learner",
+    "experiment_tracker": "workers.experiment_tracker",
     "retrain_orchestrator": "workers.retrain_orchestrator",
     "recommender": "services.recommender",
 }

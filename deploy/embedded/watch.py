@@ -21,6 +21,7 @@ from millrace.topics import IMPRESSIONS, INTERACTIONS
 from millrace.v1.impression_pb2 import CandidateSource, Fallback, Impression
 
 UPDATER, JOINER, LEARNER, RECOMMENDER = "feature_updater", "outcome_joiner", "online_learner", "recommender"
+TRACKER = "experiment_tracker"
 RECORDS = "millrace_stream_records_total"
 DELAY = "millrace_stream_delay_seconds"
 WORKER_LAG = "millrace_stream_lag_records"
@@ -28,6 +29,7 @@ LAGS: dict[str, str] = {
     UPDATER: WORKER_LAG,
     JOINER: WORKER_LAG,
     LEARNER: WORKER_LAG,
+    TRACKER: WORKER_LAG,
     RECOMMENDER: "millrace_recommender_mirror_lag_records",
 }
 # A look at the newest answers: the last of them is shown. More would only cost time.

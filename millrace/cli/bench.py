@@ -12,7 +12,7 @@ from millrace.cli._embedded import progress
 from millrace.cli._output import quiet_logs
 from millrace.errors import MillraceError
 
-_NAMES = ("freshness", "workers", "learning", "rollback", "recommend", "simulation", "freshness-value")
+_NAMES = ("freshness", "workers", "learning", "experiments", "rollback", "recommend", "simulation", "freshness-value")
 _WITHOUT_SERVERS = ("freshness-value",)
 
 
@@ -23,7 +23,7 @@ _WITHOUT_SERVERS = ("freshness-value",)
 @click.option("--running", is_flag=True, help="freshness only: through the pipeline that runs, as the settings say.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(name: str, bootstrap_servers: str, redis_url: str, running: bool, as_json: bool) -> None:
-    """Measure freshness, workers, learning, rollbacks or recommend, with the machine's own limit beside each figure.
+    """Measure freshness, workers, learning, experiments and so on, with the machine's own limit beside each figure.
 
     simulation measures whether learning pays: click-through with and without it, in a made-up shop of a fixed seed.
     freshness-value simulates a month of it for each rhythm of learning, without servers: live, hourly, nightly, weekly.

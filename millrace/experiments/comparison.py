@@ -90,55 +90,71 @@ class Comparison:
     ----------
     sums
         What is known.
+    users
+        What each user contributes: with ``sums``, all that is needed to go on.
     """
 
     sums: Sums = field(default_factory=Sums)
-    _users: dict[str, _User] = field(default_factory=dict)
+    users: dict[str, UserSums] = field(default_factory=dict)
 
-    def add(self, user: str, control: bool, shares: tuple[float, float], clicked: float, period: int = 0) -> None:
-        """Take a slot of one of the two arms.
+    def add(
+        self, user: str, control: bool, shares: tuple[float, float], clicked: float, period: int = 0, slots: int = 1
+    ) -> None:
+        """Take a slot of one of the two arms, or the slots of one answer together.
 
         Parameters
         ----------
         control
             Whether the user saw the control.
         shares
-            Probabilities with which this user got the arm, and the control, in this period.
+            Probabilities with which this user got the arm, and the control, in this period, given that it is one of
+            the two: where there are more arms, they are divided by their sum.
         clicked
-            The outcome, 0 or 1 for a click.
+            The outcome, 0 or 1 for a click; of several slots, the sum.
         period
             As in ``assign``: within one, a user has one arm.
+        slots
+            How many; all of them are centred at the rate before the first.
         """
         if not (min(shares) > 0 and sum(shares) <= 1 + TOLERANCE):
             raise InvalidField("shares", str(shares), "above 0 each, at most 1 together")
-        sums, seen = self.sums, self._users.get(user)
+        sums, seen = self.sums, self.users.get(user)
         if seen is None:
-            seen = self._users[user] = _User(period)
+            seen = self.users[user] = UserSums(period)
         if seen.period != period:
             seen.period, seen.outcome = period, 0.0
-        surprise = clicked - (sums.clicks / sums.slots if sums.slots else 0.0)
+        surprise = clicked - slots * (sums.clicks / sums.slots if sums.slots else 0.0)
         weight = 1 / shares[control]
         step = -weight * surprise if control else weight * surprise
         self.sums = Sums(
-            slots=sums.slots + 1,
+            slots=sums.slots + slots,
             clicks=sums.clicks + clicked,
             difference=sums.difference + step,
             square=sums.square + step * (2 * seen.difference + step),
-            product=sums.product + step * (seen.slots + 1) + seen.difference,
-            size=sums.size + 2 * seen.slots + 1,
+            product=sums.product + step * (seen.slots + slots) + seen.difference * slots,
+            size=sums.size + slots * (2 * seen.slots + slots),
             assigned=sums.assigned + surprise * (2 * seen.outcome + surprise) / (shares[0] * shares[1]),
-            control_weight=sums.control_weight + (weight if control else 0.0),
+            control_weight=sums.control_weight + (weight * slots if control else 0.0),
             control_clicks=sums.control_clicks + (weight * clicked if control else 0.0),
         )
-        seen.slots += 1
+        seen.slots += slots
         seen.difference += step
         seen.outcome += surprise
 
 
 @dataclass(slots=True)
-class _User:
+class UserSums:
+    """What a user contributes to a comparison.
+
+    Attributes
+    ----------
+    difference
+        Sum of ``d``.
+    outcome
+        Sum of ``y - m`` in this period.
+    """
+
     period: int
     slots: int = 0
     difference: float = 0.0
-    # Of this period.
     outcome: float = 0.0

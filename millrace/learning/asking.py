@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from google.protobuf.message import Message
-
 from millrace.errors import MillraceError
 from millrace.registry.asking import exchange
 from millrace.settings import KafkaSettings, StreamSettings
+from millrace.stream.worker import Record
 from millrace.topics import MODEL_UPDATES
 from millrace.v1.command_pb2 import Command
 from millrace.v1.model_pb2 import ModelUpdate, ParameterUpdate
@@ -29,12 +28,13 @@ def ask_update(
         As in :func:`millrace.registry.asking.send`.
     """
 
-    def answering(message: Message | None) -> ParameterUpdate | None:
+    def answering(record: Record) -> ParameterUpdate | None:
+        message = record.message
         if isinstance(message, ModelUpdate) and command.command_id in message.update.command_ids:
             return message.update
         return None
 
-    update = exchange(kafka, stream, model_name, command, MODEL_UPDATES, answering, timeout_s)
+    update = exchange(kafka, stream, model_name, command, [MODEL_UPDATES], answering, timeout_s)
     if update is None:
         raise MillraceError(
             f"no answer from the learner of model {model_name!r} within {timeout_s:g} s; is it running "

@@ -24,8 +24,8 @@ from millrace.settings import RecommenderSettings
 
 # 1, 2, ... in a column: longer than any context is sensible.
 _PLACES = np.arange(1.0, 1_001.0)[:, None]
-# As many times the bit as a generator may propose items.
-_BITS = {bit: np.full(10_000, bit, dtype=np.float64) for bit in (REPEAT, FRESH, REQUESTED)}
+# As many times the bit as these generators may propose items.
+_BITS = {bit: np.full(10_000, bit, dtype=np.float64) for bit in (REPEAT, FRESH)}
 
 
 class Engaged(Protocol):
@@ -143,7 +143,7 @@ def _propose(
         _BITS[REPEAT][: len(known)],
         trending_bits,
         _BITS[FRESH][: len(fresh)],
-        _BITS[REQUESTED][: len(requested)],
+        np.full(len(requested), float(REQUESTED)),
     )
     rows, place = table.distinct(np.concatenate((neighbours, sessions.rows, known, trending, fresh, requested)))
     n = len(rows)
@@ -178,9 +178,10 @@ def _propose(
 def _session_items(table: ItemTable, recent: Sequence[Engaged], gap_ms: int, most: int) -> list[int]:
     """Rows of the items of the user's newest session, newest first and none twice."""
     rows: dict[int, None] = {}
-    newer = recent[0] if recent else None
+    if not recent or not most:
+        return []
+    newer = recent[0]
     for engagement in recent:
-        assert newer is not None
         if engagement.session != newer.session or (not newer.session and abs(newer.at_ms - engagement.at_ms) >= gap_ms):
             break
         newer = engagement

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from confluent_kafka import KafkaException, Producer
-from google.protobuf.message import Message
 
 from millrace.errors import InfrastructureError, MillraceError
 from millrace.events.rules import check_command
@@ -18,6 +17,7 @@ from millrace.stream import logs
 from millrace.stream.clients import producer_config
 from millrace.stream.codec import encode
 from millrace.stream.reader import TopicReader
+from millrace.stream.worker import Record
 from millrace.topics import COMMANDS, MODEL_EVENTS, Topic
 from millrace.v1.command_pb2 import Command
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
@@ -34,14 +34,14 @@ class Refused(MillraceError):
 
 def promote(model_name: str, version: str, issued_by: str, reason: str) -> Command:
     """A command that makes a version the champion."""
-    command = _command(issued_by, reason)
+    command = new_command(issued_by, reason)
     command.promote.model_name, command.promote.model_version = model_name, version
     return command
 
 
 def roll_back(model_name: str, version: str, issued_by: str, reason: str, checkpoint_id: str = "") -> Command:
     """A command that goes back to an earlier champion (empty version: the one before the present), or a checkpoint."""
-    command = _command(issued_by, reason)
+    command = new_command(issued_by, reason)
     command.roll_back.model_name, command.roll_back.model_version = model_name, version
     command.roll_back.checkpoint_id = checkpoint_id
     return command
@@ -49,7 +49,7 @@ def roll_back(model_name: str, version: str, issued_by: str, reason: str, checkp
 
 def trigger_update(model_name: str, issued_by: str, reason: str) -> Command:
     """A command that has the learner learn what is in its buffer now."""
-    command = _command(issued_by, reason)
+    command = new_command(issued_by, reason)
     command.trigger_update.model_name = model_name
     return command
 
@@ -92,12 +92,12 @@ def ask(
     """
     ledger = Ledger(model_name)
 
-    def settled(message: Message | None) -> ModelEvent | None:
-        if isinstance(message, ModelEvent):
-            ledger.apply(message)
+    def settled(record: Record) -> ModelEvent | None:
+        if isinstance(record.message, ModelEvent):
+            ledger.apply(record.message)
         return ledger.settled.get(command.command_id)
 
-    answer = exchange(kafka, stream, model_name, command, MODEL_EVENTS, settled, timeout_s, clock)
+    answer = exchange(kafka, stream, model_name, command, [MODEL_EVENTS], settled, timeout_s, clock)
     if answer is None:
         raise MillraceError(
             f"no answer from the orchestrator of model {model_name!r} within {timeout_s:g} s; is it running "
@@ -113,19 +113,21 @@ def exchange(
     stream: StreamSettings,
     model_name: str,
     command: Command,
-    topic: Topic,
-    answer: Callable[[Message | None], Answer | None],
+    topics: Sequence[Topic],
+    answer: Callable[[Record], Answer | None],
     timeout_s: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> Answer | None:
-    """Send a command, again every second, until something that comes on a topic answers it.
+    """Send a command, again every second, until something that comes on some topics answers it.
 
     Parameters
     ----------
-    topic
+    model_name
+        Key of the command: the target model, or experiment.
+    topics
         Where the answer comes.
     answer
-        Takes each message (None: a value that is empty); returns the answer once it is there.
+        Takes each record; returns the answer once it is there.
 
     Returns
     -------
@@ -138,11 +140,12 @@ def exchange(
     """
     give_up = clock() + timeout_s
     sender = _Sender(kafka, model_name, command)
-    with TopicReader(kafka, [topic], "end", stream) as reader:
+    with TopicReader(kafka, topics, "end", stream) as reader:
         while not reader.caught_up:
             reader.poll()
             if clock() > give_up:
-                problem = f"no answer from {kafka.bootstrap_servers} about {topic.name} within {timeout_s:g} s"
+                names = ", ".join(topic.name for topic in topics)
+                problem = f"no answer from {kafka.bootstrap_servers} about {names} within {timeout_s:g} s"
                 raise InfrastructureError("kafka", f"{problem}; is it up (`millrace doctor`)?")
         send_at = clock()
         while clock() < give_up:
@@ -150,7 +153,7 @@ def exchange(
                 sender.send(give_up - clock())
                 send_at = clock() + SEND_AGAIN_S
             for record in reader.poll(timeout_s=0.1):
-                found = answer(record.message)
+                found = answer(record)
                 if found is not None:
                     return found
     return None
@@ -184,6 +187,7 @@ class _Sender:
             raise InfrastructureError("kafka", f"the command could not be sent to {self._where}: {reason}")
 
 
-def _command(issued_by: str, reason: str) -> Command:
+def new_command(issued_by: str, reason: str) -> Command:
+    """A command with an id and a time of its own, and no action yet."""
     now_ms = time.time_ns() // 1_000_000
     return Command(command_id=str(uuid.uuid4()), issued_at_ms=now_ms, issued_by=issued_by, reason=reason)

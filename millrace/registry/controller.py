@@ -22,6 +22,7 @@ from millrace.registry.reconcile import (
 from millrace.registry.registry import Registry
 from millrace.registry.view import CHAMPION, RegistryView
 from millrace.v1.command_pb2 import Command
+from millrace.v1.experiment_pb2 import Experiment
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 
 log = structlog.stdlib.get_logger(__name__)
@@ -42,11 +43,15 @@ class Controller:
         journal: Journal,
         registry: Registry,
         clock: Callable[[], float] = time.time,
+        experiments: Callable[[], Sequence[Experiment]] = tuple,
+        cool_down_ms: int = 0,
     ) -> None:
         self.model_name = model_name
         self._journal = journal
         self._registry = registry
         self._clock = clock
+        self._experiments = experiments
+        self._cool_down_ms = cool_down_ms
         # Held while the journal is read and written, never while MLflow is asked.
         self._at_journal = threading.Lock()
 
@@ -68,6 +73,11 @@ class Controller:
             pass
         with self._at_journal:
             return command.command_id in self._journal.ledger().settled
+
+    def act_on_decisions(self) -> None:
+        """Promote, reject or roll back what experiments have decided, without MLflow. Raises InfrastructureError."""
+        while self._step((), None) is not None:
+            pass
 
     def reconcile(self) -> None:
         """Take every step that is open. Blocks for the timeouts of Kafka and MLflow.
@@ -93,7 +103,8 @@ class Controller:
     def _step(self, commands: Sequence[Command], view: RegistryView | None) -> Step | None:
         """The next step; an event stands in the topic when this returns."""
         with self._at_journal:
-            step = next_step(self._journal.ledger(), commands, view, round(self._clock() * 1_000))
+            now_ms = round(self._clock() * 1_000)
+            step = next_step(self._journal.ledger(), commands, view, now_ms, self._experiments(), self._cool_down_ms)
             if isinstance(step, Append):
                 self._append(step.event)
             return step

@@ -48,6 +48,10 @@ class Ledger:
         """The version that serves; empty before the first."""
         return self.reign.model_version if self.reign else ""
 
+    def took(self, event_id: str) -> bool:
+        """Whether an event (no checkpoint) is included."""
+        return event_id in self._taken
+
     def apply(self, event: ModelEvent) -> None:
         """Take the next event of the topic; those of other models and those taken before change nothing."""
         kind = event.type

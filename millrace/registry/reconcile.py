@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from millrace.errors import MillraceError
+from millrace.registry.experiments import open_event
 from millrace.registry.ledger import CHECKPOINTS_KEPT, Ledger
 from millrace.registry.view import CHAMPION, RegistryView
 from millrace.v1.command_pb2 import Command, PromoteCommand, RollBackCommand
+from millrace.v1.experiment_pb2 import Experiment
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 
 # Any fixed value: it only keeps these ids apart from other uses of UUID version 5.
@@ -52,7 +54,14 @@ def step_id(model_name: str, step: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{model_name}/{step}"))
 
 
-def next_step(ledger: Ledger, commands: Iterable[Command], view: RegistryView | None, now_ms: int) -> Step | None:
+def next_step(
+    ledger: Ledger,
+    commands: Iterable[Command],
+    view: RegistryView | None,
+    now_ms: int,
+    experiments: Iterable[Experiment] = (),
+    cool_down_ms: int = 0,
+) -> Step | None:
     """The next step towards what should be; None when everything is as it should be.
 
     Parameters
@@ -63,6 +72,8 @@ def next_step(ledger: Ledger, commands: Iterable[Command], view: RegistryView | 
         What the registry says; None if it was not asked. Commands are decided without it, once there is a version.
     now_ms
         Time of the decision, Unix milliseconds.
+    experiments, cool_down_ms
+        Records with decisions to act on (see ``millrace.registry.experiments``).
 
     Raises
     ------
@@ -76,6 +87,9 @@ def next_step(ledger: Ledger, commands: Iterable[Command], view: RegistryView | 
     for command in commands:
         if command.command_id not in ledger.settled and concerns(command, ledger.model_name):
             return Append(decide(ledger, command, now_ms))
+    event = open_event(ledger, experiments, now_ms, cool_down_ms)
+    if event is not None:
+        return Append(event)
     if view is not None and view.aliases.get(CHAMPION) != ledger.champion:
         if all(version.version != ledger.champion for version in view.versions):
             raise MillraceError(

@@ -12,6 +12,7 @@ from millrace.settings import KafkaSettings
 from millrace.stream import logs
 from millrace.stream.clients import producer_config
 from millrace.stream.codec import encode
+from millrace.stream.worker import Headers
 from millrace.topics import Topic
 
 TIMEOUT_S = 10.0
@@ -57,8 +58,8 @@ class FencedProducer:
             raise self._failed(error) from error
         self._producer = producer
 
-    def write(self, records: Iterable[tuple[Topic, str, Message]]) -> None:
-        """Write records (topic, key, value) all at once; when this returns, all replicas have them.
+    def write(self, records: Iterable[tuple[Topic, str, Message | None]]) -> None:
+        """Write records (topic, key, value; None: a tombstone) all at once; when this returns, all replicas have them.
 
         Raises
         ------
@@ -70,12 +71,22 @@ class FencedProducer:
         try:
             self._producer.begin_transaction()
             for topic, key, message in records:
-                value, headers = encode(message)
-                self._producer.produce(topic.name, value, key.encode(), headers=[*headers])
+                value, headers = (None, []) if message is None else encode(message)
+                self._produce(self._producer, topic, key, value, headers)
             self._producer.commit_transaction(TIMEOUT_S)
         except KafkaException as error:
             self.close()
             raise self._failed(error) from error
+
+    @staticmethod
+    def _produce(producer: Producer, topic: Topic, key: str, value: bytes | None, headers: Headers) -> None:
+        while True:
+            try:
+                producer.produce(topic.name, value, key.encode(), headers=[*headers])
+                return
+            except BufferError:
+                # More records than the queue holds: the first ones are on their way.
+                producer.poll(0.1)
 
     def close(self) -> None:
         """Let go; another one may write."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from millrace.v1.recommendation_service_pb2 import (
     RepeatPolicy,
 )
 from services.recommender.champion import LoadedModel
+from services.recommender.experiments import Assigned
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,13 @@ class Situation:
     items_complete
         Whether the item table has caught up with its topic once.
     champion
-        What ranks; None without a model.
+        What ranks: the champion, or the user's arm; None without a model.
     topic_id
         The broker's id of the topic ``interactions``; empty while it is not known.
     now_ms
         Serving time, Unix ms: ``as_of_ms`` of the request, else the clock.
+    assigned
+        The user's arm; None for a user of no experiment.
     """
 
     user: UserState | None
@@ -50,6 +53,7 @@ class Situation:
     champion: LoadedModel | None
     topic_id: str
     now_ms: int
+    assigned: Assigned | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class Answer:
     ranked: RankedItems
     segment: str
     champion: LoadedModel | None
+    assigned: Assigned | None
 
 
 class Answering:
@@ -93,11 +98,11 @@ class Answering:
         user, champion, now_ms = situation.user, situation.champion, situation.now_ms
         ranked = rank(
             self._corpus,
-            self._candidate_request(request, user),
+            self._candidate_request(request, user, situation.assigned),
             self._activity(user, now_ms),
             champion.model if champion else None,
             now_ms,
-            self._limits,
+            self._limits_of(situation.assigned),
             self._random,
         )
         response = RecommendResponse(
@@ -114,18 +119,20 @@ class Answering:
             fallback=_fallback(situation),
             served_at_ms=now_ms,
         )
+        if situation.assigned is not None:
+            response.experiment_id, response.arm = situation.assigned.experiment_id, situation.assigned.arm
         if request.explain:
             response.feature_names.extend(FEATURE_NAMES)
             for item, features in zip(response.items, ranked.features.tolist(), strict=True):
                 item.features.extend(features)
         # What could not be read is not known: such answers are in no segment of users.
         named = segment(user, now_ms, self._user_half_life_ms) if situation.features_read else ""
-        return Answer(response, ranked, named, champion)
+        return Answer(response, ranked, named, champion, situation.assigned)
 
     def impression(self, request: RecommendRequest, answer: Answer) -> Impression:
         """What is logged of an answer."""
         response, ranked = answer.response, answer.ranked
-        impression = self._impression(request, response.request_id, response.served_at_ms)
+        impression = self._impression(request, response.request_id, response.served_at_ms, answer.assigned)
         impression.model_name = response.model_name
         impression.model_version = response.model_version
         impression.feature_schema = response.feature_schema
@@ -148,17 +155,19 @@ class Answering:
         return impression
 
     def failed_impression(
-        self, request: RecommendRequest, request_id: str, now_ms: int, serve_micros: int
+        self, request: RecommendRequest, request_id: str, now_ms: int, serve_micros: int, assigned: Assigned | None
     ) -> Impression:
         """What is logged of a request that got no answer."""
-        impression = self._impression(request, request_id, now_ms)
+        impression = self._impression(request, request_id, now_ms, assigned)
         impression.model_name = self._settings.model_name
         impression.status = AnswerStatus.ANSWER_STATUS_FAILED
         impression.fallback = Fallback.FALLBACK_NONE
         impression.serve_micros = serve_micros
         return impression
 
-    def _impression(self, request: RecommendRequest, request_id: str, now_ms: int) -> Impression:
+    def _impression(
+        self, request: RecommendRequest, request_id: str, now_ms: int, assigned: Assigned | None
+    ) -> Impression:
         return Impression(
             request_id=request_id,
             user_id=request.user_id,
@@ -166,12 +175,23 @@ class Answering:
             as_of_given=request.HasField("as_of_ms"),
             session_id=request.session_id,
             context=request.context if request.HasField("context") else None,
-            propensity=1.0,  # no experiment
+            experiment_id=assigned.experiment_id if assigned else "",
+            arm=assigned.arm if assigned else "",
+            propensity=assigned.propensity if assigned else 1.0,
             viewport=request.viewport or self._settings.viewport,
         )
 
-    def _candidate_request(self, request: RecommendRequest, user: UserState | None) -> CandidateRequest:
-        policy = request.repeat_policy
+    def _limits_of(self, assigned: Assigned | None) -> CandidateLimits:
+        if assigned is None or not assigned.served or not assigned.plan.limits:
+            return self._limits
+        return replace(self._limits, **assigned.plan.limits)
+
+    def _candidate_request(
+        self, request: RecommendRequest, user: UserState | None, assigned: Assigned | None
+    ) -> CandidateRequest:
+        policy, repeats = request.repeat_policy, self._settings.repeat_policy == "learned"
+        if assigned is not None and assigned.served and assigned.plan.repeats is not None:
+            repeats = assigned.plan.repeats
         return CandidateRequest(
             k=request.k,
             user_id=request.user_id,
@@ -179,7 +199,7 @@ class Answering:
             blocked=[*request.exclude_item_ids, *user.disliked] if user else request.exclude_item_ids,
             restricted_to=request.restrict_to_item_ids,
             repeats=(
-                self._settings.repeat_policy == "learned"
+                repeats
                 if policy == RepeatPolicy.REPEAT_POLICY_UNSPECIFIED
                 else policy == RepeatPolicy.REPEAT_POLICY_LEARNED
             ),
@@ -208,7 +228,11 @@ def _status(situation: Situation) -> AnswerStatus.ValueType:
 
 
 def _fallback(situation: Situation) -> Fallback.ValueType:
-    """The reason that weighs most: without features nothing is the user's own, with or without a model."""
+    """The reason that weighs most: an arm that is not served is counted, whatever else is missing; without features
+    nothing is the user's own, with or without a model.
+    """
+    if situation.assigned is not None and not situation.assigned.served:
+        return Fallback.FALLBACK_ARM_UNAVAILABLE
     if not situation.features_read:
         return Fallback.FALLBACK_FEATURES_UNAVAILABLE
     if situation.user is None:

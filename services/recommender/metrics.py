@@ -55,3 +55,12 @@ UPDATE_DELAY_SECONDS = Histogram(
     "Time from the broker's append of parameters to serving with them.",
     buckets=FINE_BUCKETS_S,
 )
+EXPERIMENTS = Gauge("millrace_recommender_experiments", "Experiments that get traffic.")
+ARMS_MISSING = Gauge(
+    "millrace_recommender_arms_missing", "Arms that are not here: the champion answers in their place."
+)
+ARM_ANSWERS = Counter(
+    "millrace_recommender_arm_answers",
+    "Answers of arms: served, or unavailable (the champion answered).",
+    ("experiment", "arm", "result"),
+)

@@ -90,6 +90,8 @@ class ItemMirror:
     ----------
     caught_up
         Set once the state of all items was read.
+    events_read
+        Events of ``interactions`` that were read into sessions, or passed over there.
     """
 
     def __init__(self, corpus: Corpus, settings: Settings) -> None:
@@ -106,6 +108,7 @@ class ItemMirror:
             "session-mirror", lambda: TopicReader(kafka, [INTERACTIONS], newest, stream), CHUNK_EVENTS, self.take
         )
         self.caught_up = asyncio.Event()
+        self.events_read = 0
         metrics.MIRROR_ITEMS_MAX.set(self.table.items_max)
         metrics.SESSIONS_MAX.set(settings.recommender.session_runs_max)
         self._states.start()
@@ -136,6 +139,7 @@ class ItemMirror:
         for record in records:
             if isinstance(record.message, Interaction) and keeps_rules(record.message):
                 self._intake.take(record.message)
+        self.events_read += len(records)
 
     async def keep_up(self) -> None:
         """Refresh lists, drop silent items and set gauges, for ever."""

@@ -39,6 +39,7 @@ from millrace.v1.recommendation_service_pb2 import (
 )
 from services.recommender.answering import Answering
 from services.recommender.champion import ChampionFollower
+from services.recommender.experiments import ExperimentFollower
 from services.recommender.impressions import ImpressionLog
 from services.recommender.mirror import ItemMirror
 from services.recommender.service import RecommendationService
@@ -121,12 +122,22 @@ class RecommenderServer:
         cache = ModelCache(default_directory(own.model_name), settings.mlflow)
         checkpoints = CheckpointCache(own.model_name, settings.mlflow)
         self._champion = ChampionFollower(own.model_name, cache, checkpoints, kafka, stream)
+        self._experiments = ExperimentFollower(
+            own.model_name, settings.experiments.holdout, cache, checkpoints, kafka, stream
+        )
         self._users = UserReader(settings.redis, own.features_timeout_ms)
         self._impressions = ImpressionLog(kafka, own.impressions_pending_max, own.linger_ms)
         self._topic_id = TopicId(kafka, Backoff(stream.backoff_max_ms / 1000))
         answering = Answering(own, features.user_half_life_ms, corpus, INTERACTIONS.name, np.random.default_rng())
         service = RecommendationService(
-            own, answering, self._users, self._mirror, self._champion, self._impressions, self._topic_id
+            own,
+            answering,
+            self._users,
+            self._mirror,
+            self._champion,
+            self._experiments,
+            self._impressions,
+            self._topic_id,
         )
         # Without sharing, a port that is taken must be an error and not half of the requests.
         self._grpc = grpc.aio.server(options=[("grpc.so_reuseport", int(share_port))])
@@ -159,6 +170,7 @@ class RecommenderServer:
             missing.append("recent sessions are not read yet (kafka)")
         if self._champion.problem:
             missing.append(f"champion of {self._own.model_name}: {self._champion.problem}")
+        missing += [f"arm {arm}: {problem}" for arm, problem in self._experiments.problems.items()]
         current = self._champion.current
         return Readiness(
             self._mirror.caught_up.is_set(),
@@ -166,9 +178,11 @@ class RecommenderServer:
             {
                 "grpc": self.address,
                 "items": len(self._mirror.table),
+                "events_read": self._mirror.events_read,
                 "model_version": current.version if current else "",
                 "learner_epoch": current.epoch if current else 0,
                 "learner_sequence": current.sequence if current else 0,
+                "experiments": [one.experiment_id for one in self._experiments.running],
             },
         )
 
@@ -208,6 +222,7 @@ class RecommenderServer:
         await self._impressions.close(drain_s / 4)
         await self._mirror.close()
         await asyncio.to_thread(self._champion.close)
+        await asyncio.to_thread(self._experiments.close)
 
     async def _set_health(self, serving: bool) -> None:
         status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING

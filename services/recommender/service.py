@@ -23,6 +23,7 @@ from millrace.v1.recommendation_service_pb2 import (
 from services.recommender import metrics
 from services.recommender.answering import Answer, Answering, Situation
 from services.recommender.champion import ChampionFollower
+from services.recommender.experiments import ExperimentFollower
 from services.recommender.impressions import ImpressionLog
 from services.recommender.mirror import ItemMirror
 from services.recommender.users import UserReader
@@ -73,6 +74,7 @@ class RecommendationService:
         users: UserReader,
         mirror: ItemMirror,
         champion: ChampionFollower,
+        experiments: ExperimentFollower,
         impressions: ImpressionLog,
         topic_id: Callable[[], str],
     ) -> None:
@@ -81,6 +83,7 @@ class RecommendationService:
         self._users = users
         self._mirror = mirror
         self._champion = champion
+        self._experiments = experiments
         self._impressions = impressions
         self._topic_id = topic_id
         self._under_way = 0
@@ -134,6 +137,7 @@ class RecommendationService:
     ) -> RecommendResponse:
         request_id = request.request_id or secrets.token_hex(16)
         now_ms = request.as_of_ms if request.HasField("as_of_ms") else int(time.time() * 1000)
+        assigned, ranks = self._experiments.assign(request.user_id, self._champion.current)
         try:
             user, features_read = await self._read(request.user_id, deadline, promptly=alone)
             if time.perf_counter() > deadline:
@@ -145,15 +149,16 @@ class RecommendationService:
                     user=user,
                     features_read=features_read,
                     items_complete=self._mirror.caught_up.is_set(),
-                    champion=self._champion.current,
+                    champion=ranks,
                     topic_id=self._topic_id(),
                     now_ms=now_ms,
+                    assigned=assigned,
                 ),
             )
         except BaseException:
             # Also when the caller went away (cancelled): the request came, and got no answer.
             self._impressions.send(
-                self._answering.failed_impression(request, request_id, now_ms, _micros_since(started))
+                self._answering.failed_impression(request, request_id, now_ms, _micros_since(started), assigned)
             )
             raise
         response = answer.response
@@ -176,6 +181,9 @@ class RecommendationService:
         self._impressions.send(self._answering.impression(request, answer))
         metrics.CANDIDATES.observe(answer.ranked.candidates)
         _ANSWERS[response.status, response.fallback].inc()
+        if answer.assigned is not None:
+            shown = "served" if answer.assigned.served else "unavailable"
+            metrics.ARM_ANSWERS.labels(response.experiment_id, response.arm, shown).inc()
 
     def _deadline(self, context: AnyContext, started: float) -> float:
         own_s = self._settings.deadline_ms / 1000

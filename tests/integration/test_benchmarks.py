@@ -7,12 +7,13 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import freshness, learning, recommend, rollback, simulation, workers
+from benchmarks import experiments, freshness, learning, recommend, rollback, simulation, workers
 
 SHORT: dict[ModuleType, dict[str, object]] = {
     freshness: {"WARM_UP_S": 1.0, "PROBING_S": 2.0, "LIMIT_S": 0.5},
     workers: {"EVENTS": 10_000, "REDIS_LIMIT_EVENTS": 2_000},
     learning: {"ANSWERS": 1_000, "OUTCOMES_MADE": 1_000, "PROBING_S": 2.0},
+    experiments: {"ANSWERS": 1_000},
     rollback: {"ROLLBACKS": 4, "ITEMS": 200},
     recommend: {"STEP_S": 0.3, "LATENCY_S": 0.5, "RATES": (50, 100), "FLOOR_PER_S": 50, "ITEMS": 500, "USERS": 100},
     # In so short a time hardly anybody buys.
@@ -39,6 +40,7 @@ ROWS = {
         "online_learner.full_buffer_ms",
         "learning.outcome_to_serving_ms",
     ],
+    experiments: ["experiment_tracker.slots_per_s"],
     rollback: ["learning.rollback_to_serving_ms"],
     recommend: ["recommend.requests_per_s", "recommend.latency_ms", "features.read_ms"],
     simulation: [

@@ -9,10 +9,10 @@ the ranker does not learn (the evaluator teaches it the negatives that it draws,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import pytest
@@ -90,9 +90,12 @@ class Pipeline:
         In the order in which they were asked for.
     """
 
-    def __init__(self, client: RecommenderClient, events: EventProducer) -> None:
+    def __init__(
+        self, client: RecommenderClient, events: EventProducer, readiness: Callable[[], tuple[int, dict[str, Any]]]
+    ) -> None:
         self.answers: list[Recommendation] = []
-        self._client, self._events = client, events
+        self._client, self._events, self._readiness = client, events, readiness
+        self._sent = 0
         self._beacons = cycle((BEACONS, BEACONS[::-1]))
 
     def recommend(self, user_id: str, k: int = 10, **fields: Unpack[RequestFields]) -> Recommendation:
@@ -106,6 +109,8 @@ class Pipeline:
         before = self._known(event.user_id)
         self._events.send(event)
         self._events.flush()
+        self._sent += 1
+        wait_for(lambda: self._readiness()[1]["events_read"] == self._sent, "the sessions")
         wait_for(lambda: self._known(event.user_id) != before, "the user's state")
         # What the updater takes from here on is published behind the items of the event; and an item that is on sale
         # again is trending as soon as the recommender has brought its lists up to date.
@@ -157,7 +162,7 @@ def pipeline(
         RecommenderClient(service.target, timeout_s=10) as client,
     ):
         wait_for(lambda: service.ready() and service.readiness()[1]["model_version"], "the champion")
-        running = Pipeline(client, events)
+        running = Pipeline(client, events, service.readiness)
         for event in beacon_clicks():
             running.send(event)
         yield running
@@ -230,9 +235,9 @@ def test_a_replay_finds_what_the_evaluator_says(
     for event, served, impression, (answer, question) in zip(
         events, pipeline.answers, logged, evaluated.answers(), strict=True
     ):
-        record.add(answer)
         assert served.status == "ok"
         item_ids = evaluated.item_ids(answer)
+        record.add(answer, item_ids)
         assert list(served.item_ids) == item_ids
         assert impression.candidates == answer.ranked
         place = item_ids.index(event.item_id) + 1 if event.item_id in item_ids else MISS

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.seed import promote_first_ranker
+from benchmarks.seed import promote_first_ranker, publish
 from millrace.errors import InfrastructureError
 from millrace.learning.examples import read_examples
 from millrace.learning.learner import OnlineRanker
@@ -19,15 +20,18 @@ from millrace.learning.updates import Lines
 from millrace.ranking.features import FEATURE_SCHEMA
 from millrace.ranking.model import first_ranker
 from millrace.registry.asking import trigger_update
-from millrace.settings import KafkaSettings
+from millrace.settings import KafkaSettings, StreamSettings
 from millrace.stream.codec import encode
 from millrace.stream.fenced import FencedProducer
-from millrace.topics import COMMANDS, MODEL_UPDATES, OUTCOMES
+from millrace.topics import COMMANDS, EXPERIMENTS, MODEL_UPDATES, OUTCOMES
+from millrace.v1.experiment_pb2 import Arm, Experiment, ExperimentDefinition, ExperimentState
 from millrace.v1.model_pb2 import ModelUpdate, ParameterUpdate
 from millrace.v1.outcome_pb2 import Outcome
 from tests.conftest import Child, StartProcess
 from tests.learning_support import D, outcomes
+from tests.recommending import wait_for
 from tests.stream_support import get, headers_of, read_all, send
+from workers.online_learner.following import Following
 
 
 @pytest.fixture
@@ -181,3 +185,28 @@ def test_a_writer_that_was_replaced_is_refused(topics_applied: KafkaSettings) ->
     assert not old.is_open
     new.write(record)
     assert len(updates(topics_applied, "fenced")) == 2
+
+
+def test_checkpoints_that_a_running_experiment_compares_are_kept(
+    topics_applied: KafkaSettings, env: dict[str, str]
+) -> None:
+    """What `store-checkpoint --keep` gets besides those that a rollback may choose from."""
+    kafka, model = topics_applied, env["ONLINE_LEARNING_MODEL_NAME"]
+    arms = [Arm(name="live"), Arm(name="frozen", settings={"checkpoint": "1.2.3"})]
+    given = ExperimentDefinition(experiment_id="e", model_name=model, arms=arms)
+    record = Experiment(definition=given, state=ExperimentState.EXPERIMENT_STATE_RUNNING)
+    publish(kafka, EXPERIMENTS, [("e", record)])
+    following = Following(kafka, StreamSettings(), model)
+    following.open()
+
+    def compared() -> list[str]:
+        following.poll(time.monotonic())
+        return following.compared
+
+    try:
+        wait_for(lambda: compared() == ["1.2.3"], "the experiment")
+        record.state = ExperimentState.EXPERIMENT_STATE_STOPPED
+        publish(kafka, EXPERIMENTS, [("e", record)])
+        wait_for(lambda: compared() == [], "its end")
+    finally:
+        following.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from benchmarks.seed import publish
 from deploy.embedded.member import running
 from deploy.embedded.mlflow import Mlflow
 from deploy.embedded.ports import free_port
@@ -16,9 +18,10 @@ from millrace.registry.asking import Refused, ask, promote, send
 from millrace.registry.journal import Journal
 from millrace.settings import KafkaSettings, MlflowSettings
 from millrace.stream.clients import consumer_config, producer_config
-from millrace.topics import COMMANDS
+from millrace.topics import COMMANDS, EXPERIMENTS
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from tests.conftest import Child, StartProcess
+from tests.experiment_support import decided
 from tests.integration.orchestration import (
     PROMOTED,
     REGISTERED,
@@ -206,3 +209,34 @@ def test_of_two_journals_only_the_later_can_write(model: Model) -> None:
         second.append(event)
         assert model.events() == [(REGISTERED, "1")]
         assert list(first.ledger().versions) == ["1"]  # opens anew, and reads what the other wrote
+
+
+def test_it_acts_on_the_decision_of_an_experiment_within_a_second(
+    start: Start, model: Model, millrace_home: Path
+) -> None:
+    child = start(model.name)
+    until_ready(child, millrace_home)
+    model.register("2")
+    record = decided(model.name, model.name, "2", "1")
+    publish(model.kafka, EXPERIMENTS, [(model.name, record), (f"{model.name} again", record)])
+    began = time.monotonic()
+    child.until(lambda: (PROMOTED, "2") in model.events())
+    assert time.monotonic() - began < 2.0  # with the time to read the topic from outside
+    child.until(lambda: model.champion() == "2", TIMEOUT_S)
+    # Killed and started again it finds the decision, and that it was acted on.
+    child.kill()
+    second = start(model.name)
+    until_ready(second, millrace_home)
+    assert model.events() == [(REGISTERED, "1"), (PROMOTED, "1"), (REGISTERED, "2"), (PROMOTED, "2")]
+    # A rollback stands: what the experiment decided was done once.
+    model.roll_back()
+    publish(model.kafka, EXPERIMENTS, [(model.name, record)])
+    second.until(lambda: model.champion() == "1", TIMEOUT_S)
+    assert model.events()[-1] == (ROLLED_BACK, "1")
+    # A winner found after that waits for the cool-down, an hour.
+    model.register("3")
+    publish(model.kafka, EXPERIMENTS, [("later", decided("later", model.name, "3", "1"))])
+    # Each answer comes after a look at the records.
+    model.promote("2")
+    model.roll_back()
+    assert (PROMOTED, "3") not in model.events()

@@ -32,7 +32,14 @@ def announced(home: Path) -> dict[str, int]:
     return {one["process"]: one["pid"] for one in found if psutil.pid_exists(one["pid"])}
 
 
-WORKERS = ("feature_updater", "outcome_joiner", "online_learner", "retrain_orchestrator", "recommender")
+WORKERS = (
+    "feature_updater",
+    "outcome_joiner",
+    "online_learner",
+    "experiment_tracker",
+    "retrain_orchestrator",
+    "recommender",
+)
 
 
 def started(process: StartProcess, home: Path, *arguments: str) -> Child:
@@ -104,7 +111,7 @@ def test_however_a_run_ends_nothing_is_left_running(
 ) -> None:
     child = started(process, millrace_home, "--rate", "20", "--headless")
     child.until(lambda: "simulate" in announced(millrace_home))
-    assert len(belonging_to(millrace_home)) >= 12, "the command, two supervisors, three servers, six processes"
+    assert len(belonging_to(millrace_home)) >= 13, "the command, two supervisors, three servers, seven processes"
 
     os.kill(child.pid, end)
     child.wait(60)

@@ -27,7 +27,7 @@ def events(sessions: int) -> list[Happened]:
 
 
 def learned(log: list[Happened]) -> MemoryFeatures:
-    memory = MemoryFeatures(SETTINGS.features)
+    memory = MemoryFeatures(SETTINGS.features, SETTINGS.recommender)
     for event in log:
         memory.take(event)
     memory.ready_all()
@@ -63,7 +63,9 @@ def test_an_item_that_nobody_knows_is_a_miss() -> None:
     log = events(20)
     stranger = log[-1]._replace(item_id="new")
     assert SampledRanks(learned(log), SETTINGS, 5, 0).rank(0, stranger, (), first_ranker()) == (MISS, 6)
-    assert SampledRanks(MemoryFeatures(SETTINGS.features), SETTINGS, 5, 0).rank(0, stranger, (), first_ranker()) == (
+    assert SampledRanks(MemoryFeatures(SETTINGS.features, SETTINGS.recommender), SETTINGS, 5, 0).rank(
+        0, stranger, (), first_ranker()
+    ) == (
         MISS,
         1,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -58,16 +59,17 @@ class Checkpointer:
         """Slots were learned; ``loss`` is the sum of their log losses, nats."""
         self._loss += loss
 
-    def follow(self, now: float, state: LearnerState, ledger: Ledger) -> ModelEvent | None:
+    def follow(self, now: float, state: LearnerState, ledger: Ledger, compared: Sequence[str]) -> ModelEvent | None:
         """Go on with what is under way, or begin when it is time; the event to write once a checkpoint is stored.
 
-        ``ledger`` knows which checkpoints a rollback may choose from: MLflow keeps these.
+        ``ledger`` knows which checkpoints a rollback may choose from: MLflow keeps these, and those that
+        a running experiment compares.
         """
         try:
             if self._upload is not None:
                 return self._finish(now, self._upload)
             if now >= self._due_at and state.examples > self._saved:
-                self._start(state, ledger)
+                self._start(state, ledger, compared)
         except (InfrastructureError, OSError) as error:
             self._fail(now, error)
         return None
@@ -78,7 +80,7 @@ class Checkpointer:
             self._upload.process.kill()
             self._upload = None
 
-    def _start(self, state: LearnerState, ledger: Ledger) -> None:
+    def _start(self, state: LearnerState, ledger: Ledger, compared: Sequence[str]) -> None:
         file, digest = self._cache.put(state)
         figures = {
             "epoch": float(state.epoch),
@@ -105,7 +107,7 @@ class Checkpointer:
         kept = list(ledger.checkpoints)[1 - CHECKPOINTS_KEPT :]
         if ledger.reign is not None and ledger.reign.checkpoint_id:
             kept.append(ledger.reign.checkpoint_id)
-        for name in kept:
+        for name in dict.fromkeys((*kept, *compared)):
             arguments += ["--keep", name]
         what = f"storing checkpoint {state.checkpoint_id} of {self._model_name}"
         process = MlflowProcess(what, "millrace.registry.transfer", arguments, self._mlflow)

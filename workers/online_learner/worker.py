@@ -140,7 +140,7 @@ class OnlineLearner:
         elif now >= self._snapshot_at and (self._unsaved or now >= self._snapshot_at + _SILENT_S):
             # The last updates before a silence: who missed one has to wait for this, and so has who starts.
             self._updates.write(self._snapshot(now))
-        stored = self._checkpointer.follow(now, self._line, self._following.ledger)
+        stored = self._checkpointer.follow(now, self._line, self._following.ledger, self._following.compared)
         if stored is not None:
             self._updates.write([(MODEL_EVENTS, self._model_name, stored)])
 

@@ -11,6 +11,7 @@ import structlog
 
 from millrace.errors import InfrastructureError
 from millrace.registry.controller import Controller
+from millrace.registry.decisions import Decisions
 from millrace.registry.journal import Journal
 from millrace.registry.registry import Registry
 from millrace.settings import Settings, settings
@@ -28,7 +29,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 @click.command()
 def main() -> None:
-    """Register and promote the first version, act on promote and rollback commands, keep aliases in line."""
+    """Register and promote the first version, act on commands and on experiments' decisions, keep aliases in line."""
     values = settings()
     logs.configure(values.observability, NAME)
     quiet_libraries()
@@ -38,7 +39,13 @@ def main() -> None:
 async def run(values: Settings) -> int:
     """Serve until a signal comes; the exit status."""
     model = values.orchestrator.model_name
-    controller = Controller(model, Journal(values.kafka, values.stream, model), Registry(values.mlflow))
+    controller = Controller(
+        model,
+        Journal(values.kafka, values.stream, model),
+        Registry(values.mlflow),
+        experiments=Decisions(values.kafka, values.stream, model),
+        cool_down_ms=values.orchestrator.cool_down_ms,
+    )
     turns = Turns(controller, values.orchestrator.reconcile_interval_ms / 1_000)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     with (

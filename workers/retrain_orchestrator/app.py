@@ -1,4 +1,4 @@
-"""The Faust app: commands in, a reconciliation every few seconds, dead letters out.
+"""The Faust app: commands and decisions in, a reconciliation every few seconds, dead letters out.
 
 Who leads is who owns the one partition of ``commands``: so the process that gets a command is the one that acts
 on it, and Faust needs no topic of its own (its leader topic could go to another process than the commands).
@@ -30,6 +30,8 @@ from workers.retrain_orchestrator.turns import BUFFERED_COMMANDS, BUFFERED_COMMA
 
 log = structlog.stdlib.get_logger(__name__)
 
+# A winner is served, and a harmful arm gone, within a second of the decision; a look costs a fifth of a millisecond.
+DECISIONS_EVERY_S = 0.2
 # The group's rule of thumb: three heartbeats may get lost before a member counts as dead.
 HEARTBEATS_PER_SESSION = 3
 
@@ -95,6 +97,12 @@ def build(settings: Settings, turns: Turns) -> faust.App:
             else:
                 await turns.stand_by()
             await app.wait(due.wait(), timeout=interval_s)
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def act_on_decisions() -> None:
+        while not app.should_stop:
+            acted = await turns.act_on_decisions() if leads() else True
+            await app.sleep(DECISIONS_EVERY_S if acted else interval_s)
 
     def on_revoked(_app: Any, *_: Any, **__: Any) -> None:
         turns.over()

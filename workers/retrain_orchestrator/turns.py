@@ -112,6 +112,16 @@ class Turns:
                 self._failed(error)
                 return False
 
+    async def act_on_decisions(self) -> bool:
+        """Act on what experiments have decided; False, with the reason logged, if something is in the way."""
+        async with self._answering:
+            try:
+                await in_thread(self._on_what_stands, self._controller.act_on_decisions)
+            except MillraceError as error:
+                self._failed(error)
+                return False
+            return True
+
     def _on_what_stands(self, act: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         if self._reread:
             self._reread = False

@@ -1,0 +1,170 @@
+"""Experiments for people: tables, intervals drawn in characters, JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from millrace.cli._output import print_table, when
+
+if TYPE_CHECKING:
+    from millrace.v1.experiment_pb2 import Arm, Experiment
+
+WIDTH = 41
+# Ends of the drawing, relative differences: the narrowest of these that holds all intervals.
+_SCALES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+def state(experiment: Experiment) -> str:
+    """draft, running or stopped."""
+    from millrace.v1.experiment_pb2 import ExperimentState
+
+    return ExperimentState.Name(experiment.state).removeprefix("EXPERIMENT_STATE_").lower()
+
+
+def decision(experiment: Experiment) -> str:
+    """What the rule says, for people."""
+    from millrace.v1.experiment_pb2 import DecisionKind
+
+    kind = DecisionKind.Name(experiment.decision.kind).removeprefix("DECISION_KIND_").lower().replace("_", " ")
+    return "" if kind == "unspecified" else kind
+
+
+def what(arm: Arm) -> str:
+    """What an arm is."""
+    settings = dict(arm.settings)
+    frozen = settings.pop("parameters", "") == "registered"
+    named = f"{'frozen' if frozen else 'version'} {arm.model_version}" if arm.model_version else "champion"
+    if "checkpoint" in settings:
+        named = f"checkpoint {settings.pop('checkpoint')}"
+    if settings.pop("ranking", "") == "popular":
+        named = "popular"
+    return ", ".join((named, *(f"{key}={value}" for key, value in sorted(settings.items()))))
+
+
+def print_list(experiments: list[Experiment]) -> None:
+    """One line for each."""
+    rows = [
+        (
+            one.definition.experiment_id,
+            state(one),
+            when(one.started_at_ms) if one.started_at_ms else "",
+            sum(figures.users for figures in one.figures),
+            decision(one),
+            one.decision.reason,
+        )
+        for one in experiments
+    ]
+    print_table(("experiment", "state", "started", "users", "decision", "reason"), rows)
+
+
+def print_one(experiment: Experiment) -> None:
+    """Everything: figures, intervals, and what may be done."""
+    from millrace.experiments.life import ENDING
+    from millrace.experiments.outlook import in_words
+
+    definition = experiment.definition
+    since = f" since {when(experiment.started_at_ms)}" if experiment.started_at_ms else ""
+    click.echo(f"{definition.experiment_id}: {state(experiment)}{since}, {definition.traffic:.0%} of all users")
+    if definition.description:
+        click.echo(definition.description)
+    by_name = {figures.name: figures for figures in experiment.figures}
+    rows = []
+    for arm in definition.arms:
+        figures = by_name.get(arm.name)
+        row: list[object] = [f"{arm.name}{' (control)' if arm.control else ''}", what(arm), f"{arm.share:.0%}"]
+        if figures is not None:
+            rate = figures.clicks / figures.slots if figures.slots else 0.0
+            row += [f"{figures.users:,}", f"{figures.slots:,}", f"{rate:.2%}", f"{figures.conversions:,}"]
+            row += [f"{figures.conversion_value:,.2f}", figures.failures, _latency(list(figures.serve_counts))]
+        rows.append(row)
+    columns = ("arm", "what", "share", "users", "slots", "clicked", "purchases", "value", "fell back", "p50 / p95 ms")
+    print_table(columns, [[*row, *[""] * (len(columns) - len(row))] for row in rows])
+    for line in drawn(experiment):
+        click.echo(line)
+    for sentence in in_words(experiment):
+        click.echo(sentence)
+    if experiment.stopped_at_ms:
+        how = decision(experiment) if experiment.decision.kind in ENDING else "by command"
+        click.echo(f"ended {when(experiment.stopped_at_ms)}: {how}")
+
+
+def intervals(experiment: Experiment) -> dict[str, tuple[float, float, float]]:
+    """Of each challenger: relative difference, and the ends of its confidence sequence; those that are known."""
+    from millrace.experiments.definition import CLICKS, challengers
+    from millrace.experiments.record import boundary, sums_of
+
+    by_name = {figures.name: figures for figures in experiment.figures}
+    found: dict[str, tuple[float, float, float]] = {}
+    for arm in challengers(experiment.definition):
+        if arm.name in by_name:
+            sums = sums_of(by_name[arm.name], CLICKS)
+            if sums.control_rate:
+                low, high = sums.interval(boundary(experiment))
+                rate = sums.control_rate
+                found[arm.name] = sums.effect / rate, low / rate, high / rate
+    return found
+
+
+def drawn(experiment: Experiment) -> Iterator[str]:
+    """Intervals against the control, one line each, with a scale below."""
+    known = intervals(experiment)
+    if not known:
+        return
+    widest = max(max(abs(low), abs(high)) for _, low, high in known.values())
+    scale = next((one for one in _SCALES if one >= widest), _SCALES[-1])
+    label = max(len(name) for name in known)
+    for name, (effect, low, high) in known.items():
+        line = [" "] * WIDTH
+        line[WIDTH // 2] = "│"
+        first, last = _place(low, scale), _place(high, scale)
+        line[first : last + 1] = "─" * (last + 1 - first)
+        line[first] = "├" if low >= -scale else "◄"
+        line[last] = "┤" if high <= scale else "►"
+        line[_place(effect, scale)] = "●"
+        yield f"{name:<{label}} {''.join(line)} {effect:+.1%} ({low:+.1%} to {high:+.1%})"
+    left, right = f"{-scale:.0%}", f"+{scale:.0%}"
+    yield f"{'':<{label}} {left:<{WIDTH // 2}}0{right:>{WIDTH // 2}}"
+
+
+def as_dict(experiment: Experiment) -> dict[str, object]:
+    """For JSON; what is not known (NaN) is null."""
+    from google.protobuf.json_format import MessageToDict
+
+    from millrace.experiments.outlook import in_words, remaining_ms
+
+    content: dict[str, object] = MessageToDict(experiment, preserving_proto_field_name=True)
+    known = intervals(experiment)
+    content["intervals"] = {name: {"effect": e, "low": low, "high": high} for name, (e, low, high) in known.items()}
+    left = {name: remaining_ms(experiment, name) for name in known}
+    content["remaining_ms"] = {name: ms if math.isfinite(ms) else None for name, ms in left.items()}
+    content["in_words"] = in_words(experiment)
+    standing = content.get("decision")
+    if isinstance(standing, dict):
+        content["decision"] = {key: None if value == "NaN" else value for key, value in standing.items()}
+    return content
+
+
+def _place(value: float, scale: float) -> int:
+    return min(WIDTH - 1, max(0, round((value / scale + 1) / 2 * (WIDTH - 1))))
+
+
+def _latency(counts: list[int]) -> str:
+    """Percentiles, each the upper end of its place."""
+    from millrace.experiments.tally import SERVE_BOUNDS
+
+    total = sum(counts)
+    if not total:
+        return ""
+    found = []
+    for share in (0.5, 0.95):
+        seen = 0
+        for place, count in enumerate(counts):
+            seen += count
+            if seen >= share * total:
+                found.append(f"{SERVE_BOUNDS[min(place, len(SERVE_BOUNDS) - 1)] / 1_000:.1f}")
+                break
+    return " / ".join(found)

@@ -1,0 +1,312 @@
+"""``millrace experiments``: compare arms on real traffic, and know what is known."""
+
+from __future__ import annotations
+
+import getpass
+import importlib.util
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from millrace.cli._experiment_arms import WHAT
+from millrace.errors import MillraceError
+from millrace.settings import settings
+
+if TYPE_CHECKING:
+    from millrace.v1.command_pb2 import Command
+    from millrace.v1.experiment_pb2 import Experiment
+
+# Reading the topic takes a few tenths of a second; longer means that the broker is away.
+READ_TIMEOUT_S = 5.0
+# Counting anew from the log does some 20,000 outcomes a second.
+RECOUNT_TIMEOUT_S = 600.0
+HOUR_MS = 3_600_000
+
+_name = click.argument("experiment")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_reason = click.option("--reason", default="", help="Why, for people and the audit.")
+_timeout = click.option(
+    "--timeout", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Longest wait, seconds."
+)
+
+
+@click.group()
+def command() -> None:
+    """Compare arms on real traffic: create, start, stop, list, show, audit, plan.
+
+    One may look at any time, and stop when it says so: the error is controlled at all looks together.
+    """
+    from millrace.cli._output import quiet_logs
+
+    for package in ("numpy", "scipy"):
+        if importlib.util.find_spec(package) is None:
+            raise MillraceError(f"experiments need {package}: pip install 'millrace[experiment-tracker]'")
+    quiet_logs()
+
+
+@command.command()
+@_name
+@click.option(
+    "--arm",
+    "arms",
+    multiple=True,
+    required=True,
+    metavar="NAME=WHAT[,SETTING=VALUE]",
+    help=f"An arm, the control first. WHAT: {WHAT}.",
+)
+@click.option("--share", "shares", multiple=True, metavar="NAME=SHARE", help="Of an arm [default: all equal].")
+@click.option("--traffic", default=0.2, show_default=True, help="Share of all users that takes part.")
+@click.option("--layer", default="", help="Experiments of one layer share no user [default: default].")
+@click.option("--description", default="", help="For people.")
+@click.option("--alpha", default=0.05, show_default=True, help="Probability of a false promotion, over its whole life.")
+@click.option("--minimum-users", default=200, show_default=True, help="In each arm, before anything is decided.")
+@click.option("--minimum-hours", default=0.0, help="Before an arm is promoted or rejected [default: 0].")
+@click.option("--window-hours", default=24.0, show_default=True, help="Purchases count until so long after an answer.")
+@click.option("--rate", default=0.05, show_default=True, help="Clicks of a slot that are expected of the control.")
+@click.option("--lift", default=0.1, show_default=True, help="The smallest relative difference that should be found.")
+@click.option("--worthwhile", default=0.0, help="Reject an arm that is surely not better by so much [default: 0].")
+@click.option("--fallback-margin", default=0.0, help="Stop an arm that falls back so much more often [default: never].")
+@click.option("--slow-ms", default=0.0, help="An answer that takes longer is slow.")
+@click.option("--slow-margin", default=0.0, help="Stop an arm that is slow so much more often [default: never].")
+@click.option("--model", help="Registered model [default: the one of the settings].")
+@click.option("--start", "at_once", is_flag=True, help="Start it at once.")
+@_reason
+@_timeout
+@_json
+def create(
+    experiment: str,
+    arms: tuple[str, ...],
+    shares: tuple[str, ...],
+    traffic: float,
+    layer: str,
+    description: str,
+    alpha: float,
+    minimum_users: int,
+    minimum_hours: float,
+    window_hours: float,
+    rate: float,
+    lift: float,
+    worthwhile: float,
+    fallback_margin: float,
+    slow_ms: float,
+    slow_margin: float,
+    model: str | None,
+    at_once: bool,
+    reason: str,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Define EXPERIMENT, or change it as long as it has not started.
+
+    millrace experiments create frozen --arm live=champion --arm frozen=checkpoint:latest --start
+    """
+    from millrace.cli._experiment_arms import read_arms
+    from millrace.experiments.definition import check_definition, completed
+    from millrace.registry.asking import new_command
+    from millrace.v1.experiment_pb2 import ExperimentDefinition, Guardrails
+
+    definition = ExperimentDefinition(
+        experiment_id=experiment,
+        description=description,
+        layer=layer,
+        model_name=model or settings().recommender.model_name,
+        traffic=traffic,
+        arms=read_arms(arms, shares),
+        alpha=alpha,
+        minimum_users=minimum_users,
+        minimum_duration_ms=round(minimum_hours * HOUR_MS),
+        conversion_window_ms=round(window_hours * HOUR_MS),
+        expected_rate=rate,
+        expected_lift=lift,
+        worthwhile=worthwhile,
+        guardrails=Guardrails(
+            fallback_margin=fallback_margin, slow_micros=round(slow_ms * 1_000), slow_margin=slow_margin
+        ),
+    )
+    # The tracker checks it again, and whether versions exist and the layer has room.
+    check_definition(completed(definition))
+    request = new_command(getpass.getuser(), reason)
+    request.define_experiment.definition.CopyFrom(definition)
+    record = _ask(request, timeout)
+    if at_once:
+        record = _start(experiment, reason, timeout)
+    _say(record, "started" if at_once else "defined; `millrace experiments start` starts it", as_json)
+
+
+@command.command()
+@_name
+@_reason
+@_timeout
+@_json
+def start(experiment: str, reason: str, timeout: float, as_json: bool) -> None:
+    """Start EXPERIMENT: from then on its definition stands."""
+    _say(_start(experiment, reason, timeout), "started", as_json)
+
+
+@command.command()
+@_name
+@_reason
+@_timeout
+@_json
+def stop(experiment: str, reason: str, timeout: float, as_json: bool) -> None:
+    """Stop EXPERIMENT for good; its figures stay, and everyone gets the champion."""
+    from millrace.registry.asking import new_command
+
+    request = new_command(getpass.getuser(), reason)
+    request.stop_experiment.experiment_id = experiment
+    _say(_ask(request, timeout), "stopped", as_json)
+
+
+@command.command("list")
+@_json
+def list_experiments(as_json: bool) -> None:
+    """Show every experiment, the newest first."""
+    from millrace.cli import _experiments_view as view
+
+    found = sorted(_read().values(), key=lambda one: -one.started_at_ms)
+    if as_json:
+        click.echo(json.dumps({"experiments": [view.as_dict(one) for one in found]}, indent=2))
+    elif found:
+        view.print_list(found)
+    else:
+        click.echo("no experiment yet; `millrace experiments create --help` shows how")
+
+
+@command.command()
+@_name
+@_json
+def show(experiment: str, as_json: bool) -> None:
+    """Show what is known of EXPERIMENT, and what it means."""
+    from millrace.cli import _experiments_view as view
+
+    record = _one(experiment)
+    if as_json:
+        click.echo(json.dumps(view.as_dict(record), indent=2))
+    else:
+        view.print_one(record)
+
+
+@command.command()
+@_name
+@click.option("--log", "from_log", is_flag=True, help="Count anew from topic outcomes, too.")
+@_json
+def audit(experiment: str, from_log: bool, as_json: bool) -> None:
+    """Recompute the decision of EXPERIMENT from its record, and the record from the log.
+
+    Exit status 1 if a digit differs.
+    """
+    from millrace.experiments.asking import recount
+    from millrace.experiments.record import differences, verdict
+
+    record = _one(experiment)
+    if not record.started_at_ms:
+        raise click.ClickException(f"{experiment} has not started: there is nothing to recompute")
+    found = differences(record.decision, verdict(record, record.decision.at_ms))
+    if from_log:
+        values = settings()
+        counted = recount(values.kafka, values.stream, record, RECOUNT_TIMEOUT_S)
+        for stands, anew in zip(record.figures, counted.figures, strict=True):
+            found += _different(stands.name, _flat(stands), _flat(anew))
+    sources = f"its figures{' and topic outcomes' if from_log else ''}"
+    if as_json:
+        answer = {"experiment": experiment, "same": not found, "sources": sources, "differences": found}
+        click.echo(json.dumps(answer | {"code_version": record.decision.code_version}, indent=2))
+    else:
+        for line in found:
+            click.echo(line)
+        click.echo(
+            f"{experiment}: {'differs from' if found else 'the same to the digit as'} what follows from {sources} "
+            f"({record.decision.reason})"
+        )
+    if found:
+        sys.exit(1)
+
+
+@command.command()
+@click.option("--rate", type=float, required=True, help="Clicks of a slot that are expected of the control.")
+@click.option("--lift", type=float, required=True, help="The relative difference that should be found.")
+@click.option("--share", default=0.5, show_default=True, help="Of the arm, among the slots of the two.")
+@click.option("--alpha", default=0.05, show_default=True, help="Probability of a false promotion.")
+@click.option("--power", default=0.9, show_default=True, help="How sure one wants to be to find it.")
+@click.option("--inflation", default=1.0, show_default=True, help="Variance by user over that of independent slots.")
+@click.option("--slots-a-day", type=float, help="Of all traffic: how many days it takes.")
+@click.option("--traffic", default=0.2, show_default=True, help="Share of all users that takes part.")
+@_json
+def plan(
+    rate: float,
+    lift: float,
+    share: float,
+    alpha: float,
+    power: float,
+    inflation: float,
+    slots_a_day: float | None,
+    traffic: float,
+    as_json: bool,
+) -> None:
+    """Say how much traffic an experiment needs, before it starts."""
+    from millrace.experiments.plan import Plan
+
+    made = Plan(rate, lift, share, alpha, inflation)
+    slots = made.slots_needed(power)
+    days = made.days_needed(slots_a_day, traffic, power) if slots_a_day else None
+    if as_json:
+        click.echo(json.dumps({"slots": slots, "days": days, "variance": made.variance}, indent=2))
+        return
+    takes = f", {days:.1f} days at {slots_a_day:,.0f} slots a day of which {traffic:.0%} take part" if days else ""
+    click.echo(f"{slots:,} slots of both arms find {lift:+.0%} on {rate:.1%} with {power:.0%} power{takes}")
+
+
+def _start(experiment: str, reason: str, timeout_s: float) -> Experiment:
+    from millrace.registry.asking import new_command
+
+    request = new_command(getpass.getuser(), reason)
+    request.start_experiment.experiment_id = experiment
+    return _ask(request, timeout_s)
+
+
+def _ask(request: Command, timeout_s: float) -> Experiment:
+    from millrace.experiments.asking import ask_tracker
+
+    values = settings()
+    return ask_tracker(values.kafka, values.stream, request, timeout_s)
+
+
+def _say(record: Experiment, done: str, as_json: bool) -> None:
+    from millrace.cli import _experiments_view as view
+
+    if as_json:
+        click.echo(json.dumps(view.as_dict(record), indent=2))
+    else:
+        click.echo(f"{record.definition.experiment_id} is {done}")
+
+
+def _read() -> dict[str, Experiment]:
+    from millrace.experiments.asking import read_experiments
+
+    values = settings()
+    return read_experiments(values.kafka, values.stream, READ_TIMEOUT_S)
+
+
+def _one(name: str) -> Experiment:
+    found = _read()
+    if name not in found:
+        raise click.ClickException(f"no experiment {name!r}; there are: {', '.join(found) or 'none yet'}")
+    return found[name]
+
+
+def _flat(figures: object) -> dict[str, object]:
+    from google.protobuf.json_format import MessageToDict
+
+    content = MessageToDict(figures, preserving_proto_field_name=True)  # type: ignore[arg-type]
+    return {**content.pop("statistics", {}), **content}
+
+
+def _different(arm: str, stands: dict[str, object], anew: dict[str, object]) -> list[str]:
+    names = sorted(stands.keys() | anew.keys())
+    return [
+        f"{arm}.{name}: {stands.get(name)} stands, {anew.get(name)} is in the log"
+        for name in names
+        if stands.get(name) != anew.get(name)
+    ]

@@ -1,0 +1,158 @@
+"""What a valid experiment is, and what follows from its definition before anything was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from millrace.errors import InvalidField
+from millrace.events.rules import check_id
+from millrace.experiments.arms import read_arm
+from millrace.experiments.assignment import check_shares
+from millrace.experiments.plan import Plan
+from millrace.settings import DAY_MS
+from millrace.v1.experiment_pb2 import AllocationPolicy, Arm, ExperimentDefinition
+
+ARMS_MAX = 16
+DESCRIPTION_MAX_BYTES = 1_024
+TIME_MAX_MS = 366 * DAY_MS
+
+CLICKS, FALLBACKS, SLOW = "clicks", "fallbacks", "slow"
+"""What is compared: clicks by slot; answers that fell back, and slow ones, by answer."""
+
+# How often answers fall back or are slow where nothing is wrong: for the width of an interval, not for its validity.
+USUALLY_BAD = 0.01
+
+DEFAULTS: Mapping[str, float] = {
+    "alpha": 0.05,
+    "minimum_users": 200,
+    "conversion_window_ms": DAY_MS,
+    "expected_rate": 0.05,
+    "expected_lift": 0.1,
+}
+"""Of the fields that a definition may leave at 0."""
+
+
+def completed(given: ExperimentDefinition) -> ExperimentDefinition:
+    """The definition with every default written out, so that the record says what holds."""
+    definition = ExperimentDefinition()
+    definition.CopyFrom(given)
+    for name, value in DEFAULTS.items():
+        if not getattr(definition, name):
+            setattr(definition, name, type(getattr(definition, name))(value))
+    definition.salt = definition.salt or definition.experiment_id
+    definition.layer = definition.layer or "default"
+    definition.policy = definition.policy or AllocationPolicy.ALLOCATION_POLICY_FIXED
+    return definition
+
+
+def check_definition(definition: ExperimentDefinition) -> None:
+    """Check a completed definition by itself. Raises InvalidField.
+
+    Whether versions exist and the layer has room is for those to say who know the registry and the other experiments.
+    """
+    for name in ("experiment_id", "salt", "layer", "model_name"):
+        check_id(name, getattr(definition, name))
+    if len(definition.description.encode()) > DESCRIPTION_MAX_BYTES:
+        raise InvalidField("description", "too long", f"at most {DESCRIPTION_MAX_BYTES} bytes")
+    if definition.policy != AllocationPolicy.ALLOCATION_POLICY_FIXED:
+        policy = definition.policy
+        known = policy in AllocationPolicy.values()
+        shown = AllocationPolicy.Name(policy) if known else f"unknown value {policy}"
+        raise InvalidField("policy", shown, "ALLOCATION_POLICY_FIXED: the recommender serves no moving weights yet")
+    if definition.floor or definition.period_ms:
+        raise InvalidField("floor", "given", "with the policy THOMPSON only")
+    _check_arms(definition)
+    for name, most in (("traffic", 1.0), ("alpha", 0.5)):
+        if not 0 < getattr(definition, name) <= most:
+            raise InvalidField(name, f"{getattr(definition, name):g}", f"above 0, at most {most:g}")
+    for name, least in (("minimum_duration_ms", 0), ("conversion_window_ms", 1)):
+        if not least <= getattr(definition, name) <= TIME_MAX_MS:
+            raise InvalidField(name, str(getattr(definition, name)), f"{least} to {TIME_MAX_MS} (a year)")
+    if not 0 <= definition.worthwhile <= 1:
+        raise InvalidField("worthwhile", f"{definition.worthwhile:g}", "0 to 1, a relative difference")
+    rails = definition.guardrails
+    for name in ("fallback_margin", "slow_margin"):
+        # With the usual share of bad answers it has to stay a share.
+        if not 0 <= getattr(rails, name) < 1 - USUALLY_BAD:
+            raise InvalidField(f"guardrails.{name}", f"{getattr(rails, name):g}", f"0, or below {1 - USUALLY_BAD:g}")
+    if bool(rails.slow_margin) != bool(rails.slow_micros):
+        raise InvalidField("guardrails.slow_micros", str(rails.slow_micros), "given with slow_margin, and only then")
+    best_at(definition)
+
+
+def _check_arms(definition: ExperimentDefinition) -> None:
+    if len(definition.arms) > ARMS_MAX:
+        raise InvalidField("arms", f"{len(definition.arms)}", f"2 to {ARMS_MAX}")
+    names: set[str] = set()
+    for place, arm in enumerate(definition.arms):
+        try:
+            check_id("name", arm.name)
+            if arm.name in names:
+                raise InvalidField("name", f"{arm.name!r} again", "a name of its own for each arm")
+            read_arm(arm)
+        except InvalidField as error:
+            raise InvalidField(f"arms[{place}].{error.field}", error.problem, error.allowed) from None
+        names.add(arm.name)
+    check_shares(shares(definition))
+    controls = [arm.name for arm in definition.arms if arm.control]
+    if len(controls) != 1:
+        raise InvalidField("arms", f"{len(controls)} controls", "exactly one arm with control")
+    what = [(arm.model_version, tuple(sorted(arm.settings.items()))) for arm in definition.arms]
+    if len(set(what)) < len(what) and not _is_a_a(definition):
+        raise InvalidField("arms", "two that are the same", "arms that differ; all the same for an A/A test")
+
+
+def _is_a_a(definition: ExperimentDefinition) -> bool:
+    first = definition.arms[0]
+    return all(arm.model_version == first.model_version and arm.settings == first.settings for arm in definition.arms)
+
+
+def shares(definition: ExperimentDefinition) -> dict[str, float]:
+    """Share of each arm, in the order of the definition."""
+    return {arm.name: arm.share for arm in definition.arms}
+
+
+def control(definition: ExperimentDefinition) -> Arm:
+    """The arm that the others are compared with."""
+    return next(arm for arm in definition.arms if arm.control)
+
+
+def challengers(definition: ExperimentDefinition) -> Iterator[Arm]:
+    """The others."""
+    return (arm for arm in definition.arms if not arm.control)
+
+
+def pair(definition: ExperimentDefinition, arm: Arm) -> tuple[float, float]:
+    """Probabilities of the arm, and of the control, given that it is one of the two."""
+    both = arm.share + control(definition).share
+    return arm.share / both, control(definition).share / both
+
+
+def outcomes(definition: ExperimentDefinition) -> tuple[str, ...]:
+    """What is compared of each arm."""
+    rails = definition.guardrails
+    return CLICKS, *((FALLBACKS,) if rails.fallback_margin else ()), *((SLOW,) if rails.slow_margin else ())
+
+
+def best_at(definition: ExperimentDefinition) -> dict[str, float]:
+    """For each outcome, the variance at which its interval is narrowest: where what is looked for will be found.
+
+    One number for all arms (a factor of four off costs less than a tenth of the width): that of the smallest share.
+    """
+    share = min(pair(definition, arm)[0] for arm in challengers(definition))
+    alpha = definition.alpha / (len(definition.arms) - 1)
+    rails = definition.guardrails
+    expected = {CLICKS: (definition.expected_rate, definition.expected_lift)}
+    expected |= {
+        name: (USUALLY_BAD, margin / USUALLY_BAD)
+        for name, margin in ((FALLBACKS, rails.fallback_margin), (SLOW, rails.slow_margin))
+        if margin
+    }
+    found: dict[str, float] = {}
+    for name, (rate, lift) in expected.items():
+        try:
+            plan = Plan(rate, lift, share, alpha)
+        except InvalidField as error:
+            raise InvalidField(f"expected_{error.field}", error.problem, error.allowed) from None
+        found[name] = plan.variance * plan.slots_needed()
+    return found

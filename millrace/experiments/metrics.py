@@ -1,0 +1,15 @@
+"""Prometheus metrics of the experiment tracker. A bound on memory has a pair: what is held now, and the most."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+OUTCOMES = Counter("millrace_tracker_outcomes", "Outcomes by what became of them.", ("result",))
+COMMANDS = Counter("millrace_tracker_commands", "Commands about experiments: accepted or refused.", ("result",))
+DECISIONS = Counter("millrace_tracker_decisions", "Decisions that ended an experiment.", ("kind",))
+RUNNING = Gauge("millrace_tracker_running_experiments", "Experiments that get traffic.")
+USERS = Gauge("millrace_tracker_users", "Users of running experiments in memory.")
+USERS_MAX = Gauge("millrace_tracker_users_max", "Most users in memory; more do not count.")
+ANSWERS = Gauge("millrace_tracker_open_answers", "Answers of which some slots are decided.")
+ANSWERS_MAX = Gauge("millrace_tracker_open_answers_max", "Most of them; beyond, the oldest do not count.")
+ANSWERS_DROPPED = Counter("millrace_tracker_answers_dropped", "Answers that do not count because too many were open.")

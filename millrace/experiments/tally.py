@@ -1,0 +1,360 @@
+"""What one experiment has seen in one partition. Users have one partition, so that tallies add up.
+
+    outcome ──all slots of the answer decided──► figures and comparisons of its arm
+       └──served_at──► when purchases of the user count ◄── purchase
+
+An answer counts once all of its slots are decided: clicks are known at once and their absence only when a window
+closes, so that an answer half known would look better than it was. Everything depends on the order inside the
+partition alone: the same log gives the same figures, to the digit, however partitions were interleaved.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from millrace.errors import InvalidField
+from millrace.events.rules import FUTURE_MAX_MS
+from millrace.experiments.comparison import Comparison, UserSums
+from millrace.experiments.definition import CLICKS, FALLBACKS, SLOW, challengers, control, outcomes, pair
+from millrace.experiments.record import put_sums, sums_of
+from millrace.v1.experiment_pb2 import ArmFigures, ExperimentDefinition
+from millrace.v1.impression_pb2 import AnswerStatus, Fallback, Impression
+from millrace.v1.outcome_pb2 import Label, Outcome
+from millrace.v1.tracker_pb2 import (
+    ExposedTime,
+    TrackedAnswer,
+    TrackedFigures,
+    TrackedSums,
+    TrackedUser,
+    TrackerState,
+    WaitingPurchase,
+)
+
+# Upper ends of the places of serve_counts, microseconds: 100 * 2^(i / 2), to 1.6 s; the last place is open.
+SERVE_BOUNDS = tuple(100 * 2 ** (place / 2) for place in range(29))
+
+# Of one user: purchases that wait, ids that are remembered, stretches of time. Far more than people make.
+_KEPT_OF_A_USER = 32
+
+_SEEN = (Label.LABEL_POSITIVE, Label.LABEL_NEGATIVE)
+_FALLBACKS = (
+    Fallback.FALLBACK_NO_MODEL,
+    Fallback.FALLBACK_FEATURES_UNAVAILABLE,
+    Fallback.FALLBACK_ARM_UNAVAILABLE,
+)
+
+
+@dataclass(slots=True)
+class Participant:
+    """What is known of a user beside the sums.
+
+    Attributes
+    ----------
+    arm
+        Empty before the first answer is known.
+    counted
+        Whether an answer of the user is in the figures.
+    exposed
+        When purchases count: (first, last), Unix ms, in order and apart.
+    purchases
+        Those that wait for an answer that they may follow from.
+    counted_ids
+        Of the last purchases that counted.
+    """
+
+    arm: str = ""
+    counted: bool = False
+    exposed: list[tuple[int, int]] = field(default_factory=list)
+    purchases: list[WaitingPurchase] = field(default_factory=list)
+    counted_ids: list[str] = field(default_factory=list)
+
+
+class Tally:
+    """Figures, comparisons and users of one experiment in one partition.
+
+    Attributes
+    ----------
+    figures
+        By arm; ``statistics`` are written by :meth:`parts` only.
+    comparisons
+        By arm (not the control) and outcome.
+    newest_ms
+        Event time of the newest outcome, Unix milliseconds; 0 before.
+    """
+
+    def __init__(self, definition: ExperimentDefinition, partition: int) -> None:
+        self._id = definition.experiment_id
+        self._partition = partition
+        self._window_ms = definition.conversion_window_ms
+        self._slow_micros = definition.guardrails.slow_micros
+        self._shares = {arm.name: arm.share for arm in definition.arms}
+        self._control = control(definition).name
+        self._pairs = {arm.name: pair(definition, arm) for arm in challengers(definition)}
+        self._outcomes = outcomes(definition)
+        self.figures = {
+            arm.name: ArmFigures(name=arm.name, weight=arm.share, serve_counts=[0] * (len(SERVE_BOUNDS) + 1))
+            for arm in definition.arms
+        }
+        self.comparisons = {(name, outcome): Comparison() for name in self._pairs for outcome in self._outcomes}
+        self.newest_ms = 0
+        self._users: dict[str, Participant] = {}
+        # request_id -> slots seen and clicks so far, the oldest answer first.
+        self._answers: dict[str, tuple[int, int]] = {}
+        # Purchases that wait: append time and user, the oldest first.
+        self._waiting: deque[tuple[int, str]] = deque()
+        self._changed_users: set[str] = set()
+        self._changed_answers: set[str] = set()
+
+    @property
+    def users(self) -> int:
+        """Users in memory."""
+        return len(self._users)
+
+    @property
+    def answers(self) -> int:
+        """Answers of which some slots are decided."""
+        return len(self._answers)
+
+    def knows(self, user: str) -> bool:
+        """Whether something is known of the user."""
+        return user in self._users
+
+    def outcome(self, outcome: Outcome, append_time_ms: int) -> bool:
+        """Take an outcome; False if it is the rest of an answer whose first slots were never seen, and is left out.
+
+        Raises
+        ------
+        InvalidField
+            It cannot be of this experiment; nothing has changed.
+        """
+        impression = outcome.impression
+        self._check(outcome, append_time_ms)
+        before = self._answers.pop(outcome.request_id, None)
+        if before is None and not outcome.first:
+            return False
+        slots, clicks = before or (0, 0)
+        for decided in outcome.slots:
+            if decided.label in _SEEN:
+                slots += 1
+                clicks += decided.label == Label.LABEL_POSITIVE
+        user = self._users.setdefault(outcome.user_id, Participant())
+        user.arm = impression.arm
+        self._expose(user, impression.served_at_ms)
+        if before is not None or not outcome.final:
+            self._changed_answers.add(outcome.request_id)
+        if outcome.final:
+            self._count(outcome.user_id, user, impression, slots, clicks)
+        else:
+            self._answers[outcome.request_id] = (slots, clicks)
+        self._changed_users.add(outcome.user_id)
+        self.newest_ms = max(self.newest_ms, outcome.decided_at_ms)
+        return True
+
+    def purchase(self, user_id: str, event_id: str, at_ms: int, value: float, append_time_ms: int) -> None:
+        """Take a purchase: it counts if it follows an answer in time, now or when such an answer comes to be known."""
+        user = self._users.setdefault(user_id, Participant())
+        if event_id in user.counted_ids or any(event_id == one.event_id for one in user.purchases):
+            return
+        user.purchases.append(WaitingPurchase(event_id=event_id, at_ms=at_ms, value=value, since_ms=append_time_ms))
+        del user.purchases[:-_KEPT_OF_A_USER]
+        self._attribute(user)
+        if user.purchases:
+            self._waiting.append((append_time_ms, user_id))
+        self._changed_users.add(user_id)
+
+    def expire(self, before_ms: int) -> None:
+        """Let go of purchases that were appended before, Unix ms: no answer came that they could follow from."""
+        while self._waiting and self._waiting[0][0] < before_ms:
+            _, user_id = self._waiting.popleft()
+            user = self._users.get(user_id)
+            if user is None:
+                continue
+            user.purchases = [one for one in user.purchases if one.since_ms >= before_ms]
+            if not user.arm and not user.purchases:
+                del self._users[user_id]
+            self._changed_users.add(user_id)
+
+    def drop_answers(self, most: int) -> int:
+        """Let go of the oldest half-known answers beyond so many; how many. The rest of them is left out."""
+        dropped = 0
+        while len(self._answers) > most:
+            request_id = next(iter(self._answers))
+            del self._answers[request_id]
+            self._changed_answers.add(request_id)
+            dropped += 1
+        return dropped
+
+    def forget(self, user_id: str) -> None:
+        """Erase a user; what the user contributed to the sums names nobody and stays."""
+        if self._users.pop(user_id, None) is not None:
+            for comparison in self.comparisons.values():
+                comparison.users.pop(user_id, None)
+            self._changed_users.add(user_id)
+
+    def parts(self) -> Iterator[tuple[str, TrackerState | None]]:
+        """Everything that changed since the last call, by key; None where a part ended."""
+        for request_id in self._changed_answers:
+            yield self._answer_key(request_id), self._answer_part(request_id)
+        for user_id in self._changed_users:
+            yield self._user_key(user_id), self._user_part(user_id)
+        yield f"f\0{self._id}\0{self._partition}", TrackerState(figures=self._figures_part())
+        self._changed_answers.clear()
+        self._changed_users.clear()
+
+    def ends(self) -> Iterator[str]:
+        """Keys of everything that stands of this tally."""
+        yield f"f\0{self._id}\0{self._partition}"
+        yield from map(self._answer_key, self._answers.keys() | self._changed_answers)
+        yield from map(self._user_key, self._users.keys() | self._changed_users)
+
+    def restore(self, state: TrackerState) -> None:
+        """Take back a part that :meth:`parts` gave."""
+        part = state.WhichOneof("part")
+        if part == "answer":
+            self._answers[state.answer.request_id] = (state.answer.slots, state.answer.clicks)
+        elif part == "user":
+            self._restore_user(state.user)
+        elif part == "figures":
+            self.newest_ms = state.figures.newest_ms
+            for figures in state.figures.figures:
+                self.figures[figures.name].CopyFrom(figures)
+                for outcome in self._outcomes if figures.name in self._pairs else ():
+                    self.comparisons[figures.name, outcome].sums = sums_of(figures, outcome)
+
+    def restored(self) -> None:
+        """All parts are back."""
+        waiting = [(one.since_ms, name) for name, user in self._users.items() for one in user.purchases]
+        self._waiting = deque(sorted(waiting))
+
+    def _check(self, outcome: Outcome, append_time_ms: int) -> None:
+        impression = outcome.impression
+        arm = impression.arm
+        share = self._shares.get(arm)
+        if share is None:
+            raise InvalidField("impression.arm", repr(arm), ", ".join(self._shares))
+        if abs(impression.propensity - share) > 1e-9:
+            raise InvalidField("impression.propensity", f"{impression.propensity:g}", f"{share:g}, the share of {arm}")
+        known = self._users.get(outcome.user_id)
+        if known is not None and known.arm and known.arm != arm:
+            raise InvalidField("impression.arm", f"{arm!r}, after {known.arm!r}", "one arm for a user")
+        if outcome.decided_at_ms > append_time_ms + FUTURE_MAX_MS:
+            ahead_s = (outcome.decided_at_ms - append_time_ms) / 1_000
+            allowed = f"at most {FUTURE_MAX_MS // 1_000} s ahead"
+            raise InvalidField("decided_at_ms", f"{ahead_s:.0f} s ahead of the append time", allowed)
+        for place, decided in enumerate(outcome.slots):
+            if decided.label not in (*_SEEN, Label.LABEL_UNSEEN):
+                raise InvalidField(f"slots[{place}].label", str(decided.label), "POSITIVE, NEGATIVE or UNSEEN")
+
+    def _count(self, user_id: str, user: Participant, impression: Impression, slots: int, clicks: int) -> None:
+        figures = self.figures[user.arm]
+        fell_back = impression.fallback in _FALLBACKS or impression.status == AnswerStatus.ANSWER_STATUS_DEGRADED
+        if not user.counted:
+            user.counted = True
+            figures.users += 1
+        figures.impressions += 1
+        figures.slots += slots
+        figures.clicks += clicks
+        figures.failures += fell_back
+        figures.serve_counts[bisect_right(SERVE_BOUNDS, impression.serve_micros)] += 1
+        seen = {
+            CLICKS: (clicks, slots),
+            FALLBACKS: (int(fell_back), 1),
+            SLOW: (int(impression.serve_micros > self._slow_micros), 1),
+        }
+        is_control = user.arm == self._control
+        for name in self._pairs if is_control else (user.arm,):
+            for outcome in self._outcomes:
+                came, of = seen[outcome]
+                if of:
+                    comparison = self.comparisons[name, outcome]
+                    comparison.add(user_id, is_control, self._pairs[name], came, slots=of)
+
+    def _expose(self, user: Participant, served_at_ms: int) -> None:
+        """Purchases count from here on, for the window; stretches that touch become one."""
+        first, last = served_at_ms, served_at_ms + self._window_ms
+        apart = []
+        for begins, ends in user.exposed:
+            if ends < first or begins > last:
+                apart.append((begins, ends))
+            else:
+                first, last = min(first, begins), max(last, ends)
+        user.exposed = sorted([*apart, (first, last)])[-_KEPT_OF_A_USER:]
+        self._attribute(user)
+
+    def _attribute(self, user: Participant) -> None:
+        if not (user.arm and user.purchases):
+            return
+        left = []
+        for one in user.purchases:
+            if any(first <= one.at_ms <= last for first, last in user.exposed):
+                figures = self.figures[user.arm]
+                figures.conversions += 1
+                figures.conversion_value += one.value
+                user.counted_ids.append(one.event_id)
+            else:
+                left.append(one)
+        user.purchases = left
+        del user.counted_ids[:-_KEPT_OF_A_USER]
+
+    def _answer_key(self, request_id: str) -> str:
+        return f"a\0{self._id}\0{request_id}"
+
+    def _user_key(self, user_id: str) -> str:
+        return f"u\0{self._id}\0{user_id}"
+
+    def _answer_part(self, request_id: str) -> TrackerState | None:
+        if request_id not in self._answers:
+            return None
+        slots, clicks = self._answers[request_id]
+        answer = TrackedAnswer(
+            experiment_id=self._id, request_id=request_id, partition=self._partition, slots=slots, clicks=clicks
+        )
+        return TrackerState(answer=answer)
+
+    def _user_part(self, user_id: str) -> TrackerState | None:
+        user = self._users.get(user_id)
+        if user is None:
+            return None
+        sums = [
+            TrackedSums(arm=arm, outcome=name, slots=one.slots, difference=one.difference, surprise=one.outcome)
+            for (arm, name), comparison in self.comparisons.items()
+            if (one := comparison.users.get(user_id)) is not None
+        ]
+        return TrackerState(
+            user=TrackedUser(
+                experiment_id=self._id,
+                user_id=user_id,
+                partition=self._partition,
+                arm=user.arm,
+                sums=sums,
+                exposed=[ExposedTime(from_ms=first, to_ms=last) for first, last in user.exposed],
+                waiting=user.purchases,
+                counted_event_ids=user.counted_ids,
+                counted=user.counted,
+            )
+        )
+
+    def _restore_user(self, user: TrackedUser) -> None:
+        self._users[user.user_id] = Participant(
+            arm=user.arm,
+            counted=user.counted,
+            exposed=[(one.from_ms, one.to_ms) for one in user.exposed],
+            purchases=list(user.waiting),
+            counted_ids=list(user.counted_event_ids),
+        )
+        for sums in user.sums:
+            seen = UserSums(0, sums.slots, sums.difference, sums.surprise)
+            self.comparisons[sums.arm, sums.outcome].users[user.user_id] = seen
+
+    def _figures_part(self) -> TrackedFigures:
+        for (arm, outcome), comparison in self.comparisons.items():
+            put_sums(self.figures[arm], outcome, comparison.sums)
+        return TrackedFigures(
+            experiment_id=self._id,
+            partition=self._partition,
+            figures=self.figures.values(),
+            newest_ms=self.newest_ms,
+        )

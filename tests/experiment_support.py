@@ -1,0 +1,143 @@
+"""Experiments, commands and outcomes for tests of the tracker."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+
+from millrace.experiments.assignment import assign
+from millrace.experiments.definition import shares
+from millrace.registry.ledger import Ledger, fold
+from millrace.v1.command_pb2 import Command
+from millrace.v1.experiment_pb2 import (
+    Arm,
+    Decision,
+    DecisionKind,
+    Experiment,
+    ExperimentDefinition,
+    ExperimentState,
+)
+from millrace.v1.impression_pb2 import AnswerStatus, Fallback, Impression, Slot
+from millrace.v1.model_pb2 import ModelEvent, ModelEventType
+from millrace.v1.outcome_pb2 import DecidedSlot, ImpressionOrigin, Label, Outcome
+from tests.outcome_support import T0
+
+POSITIVE, NEGATIVE, UNSEEN = Label.LABEL_POSITIVE, Label.LABEL_NEGATIVE, Label.LABEL_UNSEEN
+
+
+def definition(
+    experiment_id: str = "test", versions: tuple[str, ...] = ("", "2"), **fields: object
+) -> ExperimentDefinition:
+    """Arms "a" (the control), "b", ... with equal shares."""
+    arms = [
+        Arm(name="abcdef"[place], model_version=version, share=1 / len(versions), control=place == 0)
+        for place, version in enumerate(versions)
+    ]
+    given: dict[str, object] = {"model_name": "ranker", "traffic": 1.0, "minimum_users": 100, "arms": arms}
+    return ExperimentDefinition(experiment_id=experiment_id, **(given | fields))  # type: ignore[arg-type]
+
+
+def define(given: ExperimentDefinition, command_id: str = "") -> Command:
+    command = Command(command_id=command_id or f"define {given.experiment_id}", issued_at_ms=T0)
+    command.define_experiment.definition.CopyFrom(given)
+    return command
+
+
+def start(experiment_id: str = "test", command_id: str = "") -> Command:
+    command = Command(command_id=command_id or f"start {experiment_id}", issued_at_ms=T0)
+    command.start_experiment.experiment_id = experiment_id
+    return command
+
+
+def stop(experiment_id: str = "test", command_id: str = "") -> Command:
+    command = Command(command_id=command_id or f"stop {experiment_id}", issued_at_ms=T0)
+    command.stop_experiment.experiment_id = experiment_id
+    return command
+
+
+def model_events() -> list[ModelEvent]:
+    """Versions 1, the champion, and 2."""
+    kinds = ("REGISTERED", "1"), ("PROMOTED", "1"), ("REGISTERED", "2")
+    return [
+        ModelEvent(
+            event_id=f"{kind} {version}",
+            model_name="ranker",
+            model_version=version,
+            type=ModelEventType.Value(f"MODEL_EVENT_TYPE_{kind}"),
+            at_ms=T0,
+        )
+        for kind, version in kinds
+    ]
+
+
+def ledgers() -> Mapping[str, Ledger]:
+    return {"ranker": fold("ranker", model_events())}
+
+
+def answer(given: ExperimentDefinition, user_id: str, request_id: str, at_ms: int = T0) -> Impression:
+    """An answer in the user's arm."""
+    assigned = assign(given.salt or given.experiment_id, user_id, shares(given))
+    return Impression(
+        request_id=request_id,
+        user_id=user_id,
+        served_at_ms=at_ms,
+        experiment_id=given.experiment_id,
+        arm=assigned.arm,
+        propensity=assigned.propensity,
+        model_name="ranker",
+        serve_micros=3_000,
+        status=AnswerStatus.ANSWER_STATUS_OK,
+        fallback=Fallback.FALLBACK_NONE,
+    )
+
+
+def outcome(
+    impression: Impression, labels: list[Label.ValueType], first: bool = True, final: bool = True, rank: int = 0
+) -> Outcome:
+    """Slots decided half a second after the answer."""
+    return Outcome(
+        request_id=impression.request_id,
+        user_id=impression.user_id,
+        origin=ImpressionOrigin.IMPRESSION_ORIGIN_SERVED,
+        decided_at_ms=impression.served_at_ms + 500,
+        impression=impression,
+        first=first,
+        final=final,
+        slots=[
+            DecidedSlot(slot=Slot(item_id=f"i{place}", rank=place), label=label)
+            for place, label in enumerate(labels, start=rank)
+        ],
+    )
+
+
+def traffic(
+    given: ExperimentDefinition, users: int, rates: Mapping[str, float], seed: int = 1, slots: int = 5
+) -> Iterator[Outcome]:
+    """An answer of each user, a millisecond apart; clicks come in an outcome of their own, before the rest."""
+    chance = random.Random(seed)
+    for number in range(users):
+        shown = answer(given, f"user {seed}.{number}", f"r{seed}.{number}", T0 + number)
+        clicked = [chance.random() < rates[shown.arm] for _ in range(slots)]
+        positives = [POSITIVE] * sum(clicked)
+        if positives:
+            yield outcome(shown, positives, final=len(positives) == slots)
+        if len(positives) < slots:
+            yield outcome(shown, [NEGATIVE] * (slots - len(positives)), first=not positives, rank=len(positives))
+
+
+def decided(
+    name: str,
+    model: str,
+    version: str,
+    champion: str,
+    kind: DecisionKind.ValueType = DecisionKind.DECISION_KIND_PROMOTE,
+) -> Experiment:
+    """The record of an experiment of a version against the champion, with a decision about the version."""
+    return Experiment(
+        definition=definition(name, versions=("", version), model_name=model),
+        state=ExperimentState.EXPERIMENT_STATE_STOPPED,
+        champion_version=champion,
+        started_at_ms=T0,
+        stopped_at_ms=T0 + 1,
+        decision=Decision(kind=kind, arm="b", effect=0.1, effect_low=0.05, effect_high=0.2, reason="b +5% to +20%"),
+    )

@@ -1,0 +1,135 @@
+"""``millrace experiments`` without a server: arms as typed, plans, what is drawn and said."""
+
+from __future__ import annotations
+
+import json
+import math
+from statistics import NormalDist
+
+import pytest
+from click.testing import CliRunner, Result
+
+from millrace.cli._experiment_arms import read_arms
+from millrace.cli._experiments_view import drawn, what
+from millrace.cli.experiments import command
+from millrace.errors import InvalidField
+from millrace.experiments.life import DRAFT
+from millrace.experiments.outlook import duration, in_words, remaining_ms, slots_until_known
+from millrace.experiments.record import boundary, sums_of
+from millrace.experiments.tracker import Tracker, TrackerLimits
+from millrace.v1.experiment_pb2 import Experiment
+from tests.experiment_support import define, definition, ledgers, start, traffic
+from tests.outcome_support import T0
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments)
+
+
+def seen(users: int, rates: dict[str, float], minimum_duration_ms: int = 0) -> Experiment:
+    """A record after so many users; time goes on by a millisecond with each."""
+    given = definition(expected_rate=0.1, expected_lift=0.5, minimum_duration_ms=minimum_duration_ms)
+    tracker = Tracker(TrackerLimits(0.0, 100_000, 10_000, 10**9))
+    tracker.command(define(given), ledgers(), T0)
+    tracker.command(start(), ledgers(), T0)
+    for one in traffic(given, users, rates):
+        tracker.outcome(one, 0, one.decided_at_ms)
+    tracker.decide(T0 + users)
+    return tracker.experiments["test"]
+
+
+def test_arms_as_people_type_them() -> None:
+    given = ("live=champion", "new=version:3,fresh_items=0", "old=frozen:1", "then=checkpoint:latest", "pop=popular")
+    arms = read_arms(given, ())
+    assert [arm.name for arm in arms if arm.control] == ["live"]
+    assert [what(arm) for arm in arms] == [
+        "champion",
+        "version 3, fresh_items=0",
+        "frozen 1",
+        "checkpoint latest",
+        "popular",
+    ]
+    assert sum(arm.share for arm in arms) == pytest.approx(1)
+    assert [arm.share for arm in read_arms(given[:2], ("live=0.9", "new=0.1"))] == [0.9, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--arm", "a=what", "--arm", "b=popular"), "none of champion"),
+        (("--arm", "a", "--arm", "b=popular"), "'a' is not NAME=WHAT"),
+        (("--arm", "a=champion", "--arm", "b=popular", "--share", "c=0.5"), "no arm is called c"),
+        (("--arm", "a=champion", "--arm", "b=popular", "--share", "a=0.5"), "none for b"),
+        (("--arm", "a=champion", "--arm", "b=popular", "--share", "a=x", "--share", "b=1"), "'x' is no number"),
+    ],
+)
+def test_arms_that_cannot_be_read(arguments: tuple[str, ...], problem: str) -> None:
+    result = run("create", "e", *arguments)
+    assert result.exit_code == 2
+    assert problem in " ".join(result.output.replace("│", "").split())
+
+
+def test_a_definition_is_checked_before_it_is_sent() -> None:
+    result = run("create", "e", "--arm", "a=champion", "--arm", "b=popular", "--share", "a=0.5", "--share", "b=0.6")
+    assert isinstance(result.exception, InvalidField)
+    assert result.exception.field == "arms"
+
+
+def test_plans() -> None:
+    slots = json.loads(run("plan", "--rate", "0.05", "--lift", "0.2", "--json").output)["slots"]
+    assert slots == 38_727
+    said = run("plan", "--rate", "0.05", "--lift", "0.2", "--slots-a-day", "100000").output
+    assert "1.9 days at 100,000 slots a day of which 20% take part" in said
+    assert isinstance(run("plan", "--rate", "5", "--lift", "0.2").exception, InvalidField)
+
+
+def test_what_is_said() -> None:
+    unknown = seen(300, {"a": 0.1, "b": 0.1})
+    (said,) = in_words(unknown)
+    assert said.startswith("b: not known yet; at today's traffic in about ")
+    (said,) = in_words(seen(6_000, {"a": 0.1, "b": 0.1}))
+    assert said == (
+        "b: not known yet; a difference of 50 % would be found by now in 90 % of cases, a smaller one takes longer"
+    )
+    better = seen(6_000, {"a": 0.1, "b": 0.2})
+    (said,) = in_words(better)
+    assert said.startswith("b is better by ")
+    assert said.endswith(" %; you may stop")
+    (said,) = in_words(seen(6_000, {"a": 0.1, "b": 0.2}, minimum_duration_ms=90_000_000))
+    assert said.endswith("; it runs for 1 day more, as defined")
+    (said,) = in_words(seen(6_000, {"a": 0.2, "b": 0.1}))
+    assert said.startswith("b is worse by ")
+    assert said.endswith("; stop it")
+    assert in_words(Experiment(definition=definition(), state=DRAFT)) == ["not started yet"]
+
+
+def test_how_long_it_takes_is_until_what_is_looked_for_is_found() -> None:
+    record = seen(300, {"a": 0.1, "b": 0.1})
+    sums, at = sums_of(record.figures[1], "clicks"), boundary(record)
+    wanted = 0.5 * sums.control_rate
+    slots = slots_until_known(sums, at, wanted)
+    variance = sums.variance / sums.slots * slots
+    beyond = (wanted * slots - at.two_sided(variance)) / math.sqrt(variance)
+    assert NormalDist().cdf(beyond) == pytest.approx(0.9)
+    lasted_ms = record.decision.at_ms - record.started_at_ms
+    assert remaining_ms(record, "b") <= (slots / sums.slots - 1) * lasted_ms + 1
+    assert slots_until_known(sums, at, 10.0) == sums.slots
+    assert [duration(ms) for ms in (10, 60_000, 5_400_001, 2.6 * 86_400_000)] == [
+        "a minute",
+        "1 minute",
+        "2 hours",
+        "3 days",
+    ]
+
+
+def test_intervals_are_drawn_around_zero() -> None:
+    line, scale = drawn(seen(6_000, {"a": 0.1, "b": 0.2}))
+    assert line.index("│") == scale.index("0", 8) == len("b ") + 20
+    assert line.index("│") < line.index("├") < line.index("●") < line.index("┤")
+    assert list(drawn(seen(0, {}))) == []
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "scipy" else object())
+    result = run("plan", "--rate", "0.05", "--lift", "0.2")
+    assert str(result.exception) == "experiments need scipy: pip install 'millrace[experiment-tracker]'"

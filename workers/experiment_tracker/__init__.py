@@ -1,0 +1,1 @@
+"""outcomes, interactions, commands ──► experiment_tracker ──► experiments."""
