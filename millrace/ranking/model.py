@@ -193,16 +193,16 @@ _FIRST: Mapping[str, tuple[float, float, float]] = {
     "user_activity": (1.4, 0.48, 0.0),
     "user_idle": (1.6, 3.0, 0.0),
 }
-# It moves no item. Near the share of clicked slots in organic examples (one of five), so that the weights need not learn
-# it first: with -6 the ranker was worse for its first ten thousand examples.
+# It moves no item. Near the share of clicked slots in organic examples (one of five), so that the weights need not
+# learn it first: with -6 the ranker was worse for its first ten thousand examples.
 _FIRST_INTERCEPT = -2.0
 
 
 def first_ranker() -> RankingModel:
     """The first version: fixed weights, until the stream has taught better ones.
 
-    Next event in the session, full catalogue, every fifth to tenth event that has one before it, after the first fifth of
-    the stream (HR@20 / MRR@20). The weights were chosen on these same clicks, so that this shows that they are
+    Next event in the session, full catalogue, every fifth to tenth event that has one before it, after the first fifth
+    of the stream (HR@20 / MRR@20). The weights were chosen on these same clicks, so that this shows that they are
     sensible, not how well they generalise:
 
     ============================== ============= ============= ============= =============
