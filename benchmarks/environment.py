@@ -99,9 +99,14 @@ class Process:
     log: Path
     announced: Mapping[str, str]
 
-    def wait_ready(self) -> None:
-        """Return when ``/readyz`` says yes."""
-        _until(lambda: _ready(self.announced["metrics"]), self.popen, self.log, f"{self.name} is not ready")
+    def wait_ready(self, and_so: Callable[[dict[str, Any]], bool] = lambda _: True) -> None:
+        """Return when ``/readyz`` says yes, and what else it says is as wanted."""
+
+        def ready() -> bool:
+            state = _readiness(self.announced["metrics"])
+            return state is not None and and_so(state)
+
+        _until(ready, self.popen, self.log, f"{self.name} is not ready")
 
     def metrics(self) -> str:
         """The text of ``/metrics``."""
@@ -143,9 +148,10 @@ def _until(condition: Callable[[], bool], popen: subprocess.Popen[bytes], log: P
         time.sleep(0.05)
 
 
-def _ready(metrics: str) -> bool:
+def _readiness(metrics: str) -> dict[str, Any] | None:
+    """What ``/readyz`` says; None while it is not ready."""
     try:
         with urlopen(f"http://{metrics}/readyz", timeout=5) as answer:
-            return bool(answer.status == 200)
+            return dict(json.load(answer))
     except (URLError, ConnectionError):
-        return False
+        return None

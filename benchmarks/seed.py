@@ -1,4 +1,4 @@
-"""Puts a made-up shop into a running stack: item states, users' features and a champion, without any worker."""
+"""Puts a made-up shop into a running stack: items, users' features, sessions, a champion; without any worker."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from millrace.settings import HOUR_MS, SECOND_MS, KafkaSettings
 from millrace.stream import logs
 from millrace.stream.clients import producer_config
 from millrace.stream.codec import encode
-from millrace.topics import ITEM_STATE, MODEL_EVENTS, Topic
+from millrace.topics import INTERACTIONS, ITEM_STATE, MODEL_EVENTS, Topic
 from millrace.v1.common_pb2 import DecayedSum
-from millrace.v1.interaction_pb2 import InteractionType
+from millrace.v1.interaction_pb2 import Interaction, InteractionType
 from millrace.v1.item_pb2 import Item, ItemState, Neighbours
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 
@@ -123,6 +123,33 @@ def write_users(redis_url: str, count: int, items: int, recent: int = 20, seed: 
             pipeline.hset(user_key(user), mapping=user_fields(clicked, now))
         pipeline.execute()
     return users
+
+
+def publish_sessions(kafka: KafkaSettings, count: int, items: int, length: int = 5, seed: int = 3) -> int:
+    """Send sessions of so many clicks each, on items by popularity (Zipf, exponent 1); returns how many clicks."""
+    random = np.random.default_rng(seed)
+    weights = 1.0 / (1.0 + random.permutation(items))
+    clicked = random.choice(items, (count, length), p=weights / weights.sum()).tolist()
+    now = now_ms()
+    publish(
+        kafka,
+        INTERACTIONS,
+        (
+            (
+                f"somebody-{session}",
+                Interaction(
+                    event_id=f"{session}-{place}",
+                    user_id=f"somebody-{session}",
+                    item_id=item_id(number),
+                    type=CLICK,
+                    occurred_at_ms=now,
+                ),
+            )
+            for session, numbers in enumerate(clicked)
+            for place, number in enumerate(numbers)
+        ),
+    )
+    return count * length
 
 
 def promote_first_ranker(kafka: KafkaSettings, model_name: str = "ranker", version: str = "1") -> Path:

@@ -15,7 +15,15 @@ SHORT: dict[ModuleType, dict[str, object]] = {
     learning: {"ANSWERS": 1_000, "OUTCOMES_MADE": 1_000, "PROBING_S": 2.0},
     experiments: {"ANSWERS": 1_000},
     rollback: {"ROLLBACKS": 4, "ITEMS": 200},
-    recommend: {"STEP_S": 0.3, "LATENCY_S": 0.5, "RATES": (50, 100), "FLOOR_PER_S": 50, "ITEMS": 500, "USERS": 100},
+    recommend: {
+        "STEP_S": 0.3,
+        "LATENCY_S": 0.5,
+        "RATES": (50, 100),
+        "FLOOR_PER_S": 50,
+        "ITEMS": 500,
+        "USERS": 100,
+        "SESSIONS": 200,
+    },
     # In so short a time hardly anybody buys.
     simulation: {
         "FIGURES": ("click_through",),
