@@ -1,8 +1,8 @@
 """Serving: requests per second and latency of one recommender process, and of its read of Redis.
 
-10,000 items with 50 neighbours each, 20,000 sessions of five clicks, 5,000 users with 20 recent clicks. The limit of the
-rate is a gRPC service that only echoes, loaded the same way; the limit of the read is a bare HMGET of the same fields,
-one after the other.
+10,000 items with 50 neighbours each, 20,000 sessions of five clicks, 5,000 users with 20 recent clicks. The limit of
+the rate is a gRPC service that only echoes, loaded the same way; the limit of the read is a bare HMGET of the same
+fields, one after the other.
 """
 
 from __future__ import annotations
