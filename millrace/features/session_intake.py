@@ -40,7 +40,7 @@ class SessionIntake:
         """Take an event that breaks no rule. Without an id it is like no other."""
         if event.type == InteractionType.INTERACTION_TYPE_FORGET:
             self._index.forget(event.user_id)
-        elif event.type in ENGAGEMENT_TYPES and self._is_new(event):
+        elif self._is_new(event) and event.type in ENGAGEMENT_TYPES:
             self._index.add(event.user_id, session_number(event.session_id), event.item_id, event.occurred_at_ms)
 
     def _is_new(self, event: Happened) -> bool:

@@ -25,6 +25,7 @@ def test_engagements_count_once_and_the_rest_says_nothing() -> None:
         event("a", event_id="click a"),
         event("a", event_id="once more"),
         event("x", user="bob", event_id="click a"),
+        event("y", event_id="view b"),
     ):
         intake.take(one)
     assert runs(sessions) == [["a", "c", "a"], ["x"]]
