@@ -17,23 +17,12 @@ from millrace.events.columns import SECONDS_BELOW, Columns, as_number, check_hea
 from millrace.events.datasets import WEEK_MS, session_columns, session_rows
 from millrace.events.files import Format, NumberedRow, header_of, read_rows
 from millrace.events.sources import Source
+from millrace.features.session_intake import SessionEvent
 
 
-class Event(Protocol):
+class Event(SessionEvent, Protocol):
     """What the evaluator reads of an event: an ``Interaction`` has it too."""
 
-    @property
-    def event_id(self) -> str: ...
-    @property
-    def user_id(self) -> str: ...
-    @property
-    def item_id(self) -> str: ...
-    @property
-    def type(self) -> int: ...
-    @property
-    def occurred_at_ms(self) -> int: ...
-    @property
-    def session_id(self) -> str: ...
     @property
     def value(self) -> float: ...
 

@@ -12,7 +12,7 @@ from millrace.v1.interaction_pb2 import InteractionType
 _IDS_KEPT = 100_000
 
 
-class Happened(Protocol):
+class SessionEvent(Protocol):
     """What is read of an event: an ``Interaction`` has it."""
 
     @property
@@ -36,14 +36,14 @@ class SessionIntake:
         self._index = index
         self._ids: dict[tuple[str, str], None] = {}
 
-    def take(self, event: Happened) -> None:
+    def take(self, event: SessionEvent) -> None:
         """Take an event that breaks no rule. Without an id it is like no other."""
         if event.type == InteractionType.INTERACTION_TYPE_FORGET:
             self._index.forget(event.user_id)
         elif self._is_new(event) and event.type in ENGAGEMENT_TYPES:
             self._index.add(event.user_id, session_number(event.session_id), event.item_id, event.occurred_at_ms)
 
-    def _is_new(self, event: Happened) -> bool:
+    def _is_new(self, event: SessionEvent) -> bool:
         if not event.event_id:
             return True
         key = event.user_id, event.event_id
