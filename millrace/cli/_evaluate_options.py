@@ -12,6 +12,7 @@ import click
 
 from millrace.cli._bar import events_bar
 from millrace.errors import MillraceError
+from millrace.evaluation.parts import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -160,6 +161,14 @@ class Passes(_Options):
             help="Rank among N items drawn at random, not among all: biased, for comparison with papers only.",
         ),
         click.option(
+            "--without",
+            multiple=True,
+            type=click.Choice(tuple(PARTS)),
+            # In one order, so that the same parts are the same pass.
+            callback=lambda _context, _option, given: tuple(part for part in PARTS if part in given),
+            help="Leave out a part of the recommender, its candidates and its features; again for more.",
+        ),
+        click.option(
             "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of draws, and of --every."
         ),
     )
@@ -170,6 +179,7 @@ class Passes(_Options):
     warm_up: int
     every: int
     negatives: int
+    without: tuple[str, ...]
     seed: int
 
     @property
@@ -178,3 +188,7 @@ class Passes(_Options):
         from millrace.evaluation.lag import parse_lag
 
         return [parse_lag(text.strip()).text for text in self.lags.split(",")]
+
+    def of(self, name: str) -> str:
+        """A stream's name, with the parts that are left out."""
+        return f"{name} without {' and '.join(self.without)}" if self.without else name

@@ -47,6 +47,7 @@ def as_row(lag: str, passes: Passes, figures: Figures) -> dict[str, Any]:
         "warm_up": passes.warm_up,
         "every": passes.every,
         "seed": passes.seed,
+        "without": list(passes.without),
     }
     if passes.negatives:
         row["negatives"] = passes.negatives
@@ -65,7 +66,7 @@ def _interval(value: Rate) -> str:
 def print_figures(name: str, passes: Passes, found: Sequence[tuple[str, Figures]]) -> None:
     """A table of the passes, and one of the segments of users."""
     every = f"; asked before one in {passes.every} eligible events, seed {passes.seed}" if passes.every > 1 else ""
-    click.echo(f"{name}, {passes.protocol}, k = {passes.k}; in brackets 95 % intervals{every}")
+    click.echo(f"{passes.of(name)}, {passes.protocol}, k = {passes.k}; in brackets 95 % intervals{every}")
     if passes.negatives:
         click.echo(WARNING.format(negatives=passes.negatives))
     print_table(

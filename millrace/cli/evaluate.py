@@ -36,9 +36,10 @@ def command(ablation: str | None, plots: Path | None, restart: bool, as_json: bo
     """
     data, passes = taken(Data, given), taken(Passes, given)
     lags = passes.each
-    if ablation and (passes.protocol != "next-in-session" or lags != ["0"] or passes.negatives or plots):
+    others = passes.negatives or passes.without or plots
+    if ablation and (passes.protocol != "next-in-session" or lags != ["0"] or others):
         raise click.UsageError(
-            "--ablation goes with --protocol next-in-session and --lag 0; no --negatives, no --plots"
+            "--ablation goes with --protocol next-in-session and --lag 0; no --negatives, no --without, no --plots"
         )
     if passes.negatives and passes.protocol == "serenade":
         raise click.UsageError("--negatives: protocol serenade judges the whole answer, which needs all items")
@@ -60,12 +61,13 @@ def command(ablation: str | None, plots: Path | None, restart: bool, as_json: bo
     if plots:
         from millrace.evaluation.plots import draw
 
-        for path in draw(plots, stream.name, passes.k, found):
+        for path in draw(plots, passes.of(stream.name), passes.k, found):
             click.echo(f"drawn: {path}", err=True)
 
 
 def figures_of(stream: EventStream, passes: Passes, lag: str, settings: Settings, restart: bool = False) -> Figures:
     """The figures of one pass, with a bar; it goes on where an earlier one was interrupted. Raises MillraceError."""
+    from millrace.evaluation.ablation import Ablation
     from millrace.evaluation.checkpoint import CheckpointFile
     from millrace.evaluation.figures import measure
     from millrace.evaluation.lag import parse_lag
@@ -73,12 +75,14 @@ def figures_of(stream: EventStream, passes: Passes, lag: str, settings: Settings
     from millrace.evaluation.protocols import protocol
 
     rules = protocol(passes.protocol, stream, passes.warm_up)
-    what = (passes.k, passes.warm_up, passes.every, passes.seed, passes.negatives)
-    run = Prequential(stream, rules, settings, passes.k, parse_lag(lag), passes.every, passes.seed, passes.negatives)
+    ablation = Ablation(passes.without)
+    how = (passes.every, passes.seed, passes.negatives)
+    run = Prequential(stream, rules, settings, passes.k, parse_lag(lag), *how, ablation)
+    what = (passes.k, passes.warm_up, *how, passes.without)
     file = CheckpointFile(settings, stream.checksum, passes.protocol, lag, *what)
     if restart:
         file.drop()
-    with events_bar(f"{stream.name}, lag {lag}", len(stream.events)) as step:
+    with events_bar(f"{passes.of(stream.name)}, lag {lag}", len(stream.events)) as step:
         figures = measure(run, rules.by_period, passes.k, step, file)
     if figures is None:
         raise MillraceError(

@@ -45,8 +45,8 @@ def command(budget: int, as_json: bool, **given: Any) -> None:
     from millrace.settings import settings
 
     data, passes = taken(Data, given), taken(Passes, given)
-    if len(passes.each) > 1 or passes.negatives:
-        raise click.UsageError("tune takes one --lag, and no --negatives")
+    if len(passes.each) > 1 or passes.negatives or passes.without:
+        raise click.UsageError("tune takes one --lag, no --negatives and no --without")
     stream = data.read(passes.protocol)
     found = searched(stream, passes, budget, settings(), lambda what: click.echo(what, err=True))
     click.echo(json.dumps(asdict(found)) if as_json else env_lines(found, stream, passes))

@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 import numpy as np
 
+from millrace.evaluation.ablation import COMPLETE, Ablation
 from millrace.evaluation.features import MemoryFeatures
 from millrace.evaluation.questions import Questioner
 from millrace.evaluation.stream import Event
@@ -24,13 +25,15 @@ class SampledRanks:
     What is drawn depends on the seed and the event's place alone: a pass that goes on draws what it would have drawn.
     """
 
-    def __init__(self, memory: MemoryFeatures, settings: Settings, negatives: int, seed: int) -> None:
+    def __init__(
+        self, memory: MemoryFeatures, settings: Settings, negatives: int, seed: int, ablation: Ablation = COMPLETE
+    ) -> None:
         self._memory = memory
         self._negatives = negatives
         self._seed = seed
         random = np.random.default_rng(seed)
         # A questioner of its own: what the pass itself draws must not depend on whether ranks are sampled.
-        self._questioner = Questioner(memory, settings.features, settings.recommender, negatives + 1, random)
+        self._questioner = Questioner(memory, settings.features, settings.recommender, negatives + 1, random, ablation)
 
     def rank(self, place: int, event: Event, without: Collection[str], model: RankingModel) -> tuple[int, int]:
         """Rank of the event's item (``MISS`` if nobody knows it), and how many items were ranked."""

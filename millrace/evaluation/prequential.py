@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from millrace.evaluation.ablation import COMPLETE, Ablation
 from millrace.evaluation.checkpoint import Checkpoint
 from millrace.evaluation.features import MemoryFeatures
 from millrace.evaluation.lag import Boundaries, Lag
@@ -82,6 +83,8 @@ class Prequential:
         Asked, and learned by the ranker, is every so-manieth event that the protocol asks for; features take all.
     negatives
         If not 0, ranks are those among the item that came and so many others (see ``negatives.py``).
+    ablation
+        Parts of the recommender that are left out.
 
     Attributes
     ----------
@@ -101,6 +104,7 @@ class Prequential:
         every: int,
         seed: int,
         negatives: int = 0,
+        ablation: Ablation = COMPLETE,
     ) -> None:
         self._stream = stream
         self._protocol = protocol
@@ -110,11 +114,12 @@ class Prequential:
         self._seed = seed
         self._random = np.random.default_rng(seed)
         self.memory = MemoryFeatures(settings.features, settings.recommender)
-        self._questioner = Questioner(self.memory, settings.features, settings.recommender, k, self._random)
-        self._sampled = SampledRanks(self.memory, settings, negatives, seed) if negatives else None
+        self._learns = ablation.learns
+        self._questioner = Questioner(self.memory, settings.features, settings.recommender, k, self._random, ablation)
+        self._sampled = SampledRanks(self.memory, settings, negatives, seed, ablation) if negatives else None
         self._sessions = Sessions(settings.features.session_gap_ms)
         self._boundaries = Boundaries(lag)
-        self._ranker = OnlineRanker(fresh(first_ranker(), "evaluation", "evaluation", epoch=1))
+        self._ranker = OnlineRanker(fresh(ablation.ranker(first_ranker()), "evaluation", "evaluation", epoch=1))
         self._model = self._ranker.model()
         self.place = 0
         self._eligible = 0
@@ -165,7 +170,7 @@ class Prequential:
         group = segment(state, event.occurred_at_ms, self._settings.features.user_half_life_ms)
         learning = perf_counter()
         example = question.example(self._settings.joiner.organic_negatives, self._random)
-        if example is not None:
+        if example is not None and self._learns:
             self._examples.append(example)
         self._take(event, period)
         learned = perf_counter()

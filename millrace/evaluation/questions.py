@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from millrace.evaluation.ablation import COMPLETE, Ablation
 from millrace.evaluation.features import MemoryFeatures
 from millrace.evaluation.stream import Event
 from millrace.outcomes.sampling import sample_example
@@ -55,6 +56,8 @@ class Questioner:
     ----------
     k
         Length of an answer.
+    ablation
+        What is left out.
     """
 
     def __init__(
@@ -64,13 +67,16 @@ class Questioner:
         recommender: RecommenderSettings,
         k: int,
         random: np.random.Generator,
+        ablation: Ablation = COMPLETE,
     ) -> None:
         self._memory = memory
         self._k = k
         self._random = random
         self._user_half_life_ms = features.user_half_life_ms
         self._repeats = recommender.repeat_policy == "learned"
-        self._limits = CandidateLimits.of(recommender)
+        self._ablation = ablation
+        self._corpus = ablation.corpus(memory.corpus)
+        self._limits = ablation.limits(CandidateLimits.of(recommender))
 
     def before(
         self, event: Event, without: Collection[str] | None = None, among: Sequence[str] | None = None
@@ -97,10 +103,10 @@ class Questioner:
             repeats=self._repeats,
         )
         table = memory.table
-        candidates = generate(memory.corpus, request, self._limits, self._random)
+        candidates = self._ablation.candidates(generate(self._corpus, request, self._limits, self._random))
         activity = UserActivity()
         if user is not None:
             activity = UserActivity(user.engagements(now_ms, self._user_half_life_ms), user.last_ms)
         rows = table.items.take(candidates.rows, axis=0)
         features = compute_features(candidates, rows, activity, now_ms, table.half_lives)
-        return Question(candidates, features, table.rows.get(event.item_id, -1))
+        return Question(candidates, self._ablation.features(features), table.rows.get(event.item_id, -1))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,6 +15,7 @@ from click.testing import CliRunner, Result
 from millrace.cli.evaluate import command
 from millrace.cli.main import cli
 from millrace.errors import MillraceError
+from millrace.settings import home
 from tests.evaluation_support import stream
 
 FIELDS = (
@@ -90,6 +94,61 @@ def test_rows_say_how_they_came_about(clicks: Path) -> None:
     assert sum(segment["n"] for segment in row["segments"].values()) == row["n"]
 
 
+def test_parts_that_are_left_out_are_named(clicks: Path) -> None:
+    arguments = ("--events", str(clicks), *MAP, "--every", "4")
+    parts = ("--without", "learning", "--without", "sessions", "--without", "learning")
+    assert "clicks.tsv without sessions and learning, next-in-session" in evaluate(*arguments, *parts).stdout
+    (row,) = json.loads(evaluate(*arguments, *parts, "--json").stdout)["rows"]
+    assert row["without"] == ["sessions", "learning"]
+    (complete,) = json.loads(evaluate(*arguments, "--json").stdout)["rows"]
+    assert complete["without"] == []
+    assert complete["n"] == row["n"]
+    assert complete["mrr"] != row["mrr"]
+    unknown = CliRunner().invoke(command, [*arguments, "--without", "luck"])
+    assert unknown.exit_code == 2
+    assert "'neighbours', 'sessions', 'popularity', 'repeats', 'learning'" in unknown.output
+
+
+def test_an_interrupted_run_without_a_part_is_gone_on_with_by_the_same_alone(
+    clicks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("--events", str(clicks), *MAP, "--every", "2", "--json")
+    times = ("recommend_us_p90", "update_us_p90")
+
+    def row(*parts: str) -> dict[str, Any]:
+        (found,) = json.loads(evaluate(*arguments, *parts).stdout)["rows"]
+        return {name: value for name, value in found.items() if name not in times}
+
+    left = ("--without", "sessions"), ("--without", "sessions", "--without", "repeats"), ()
+    expected = [row(*parts) for parts in left]
+
+    class Interrupted(Exception):
+        pass
+
+    @contextmanager
+    def interrupted(name: str, total: int | None) -> Iterator[Callable[[], None]]:
+        del name, total
+        steps = iter(range(250))
+
+        def step() -> None:
+            if next(steps, None) is None:
+                raise Interrupted
+
+        yield step
+
+    kept = home() / "evaluate"
+    with monkeypatch.context() as patch:
+        patch.setattr("millrace.evaluation.figures.EVERY_S", 0.0)
+        patch.setattr("millrace.cli.evaluate.events_bar", interrupted)
+        for number, parts in enumerate(left, start=1):
+            with pytest.raises(Interrupted):
+                row(*parts)
+            assert len(list(kept.iterdir())) == number
+    for number, parts in enumerate(left, start=1):
+        assert row(*parts) == expected[number - 1]
+        assert len(list(kept.iterdir())) == len(left) - number
+
+
 def test_sessions_by_period(tmp_path: Path) -> None:
     for period in range(2):
         lines = [f"{one.session_id} {one.item_id}" for one in stream(30, seed=period)]
@@ -130,5 +189,8 @@ def test_the_ablation_has_one_protocol(clicks: Path) -> None:
     )
     assert result.exit_code == 2
     assert "goes with" in result.output
+    result = CliRunner().invoke(command, ["--events", str(clicks), "--ablation", "learner", "--without", "repeats"])
+    assert result.exit_code == 2
+    assert "no --without" in result.output
     rows = json.loads(evaluate("--events", str(clicks), *MAP, "--ablation", "learner", "--json").stdout)["rows"]
     assert {"pointwise", "pairwise", "listwise"} < {row["learner"] for row in rows}

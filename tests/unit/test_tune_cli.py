@@ -70,7 +70,7 @@ def test_what_does_not_hold_later_is_not_in_force() -> None:
         confirmed=Gain(50, better, worse, (-0.2, -0.3, -0.1)),
     )
     happened = [Happened("u", "a", 2, 0, "s", 0.0, "")]
-    passes = Passes("next-in-session", "0", 20, 0, 1, 0, 0)
+    passes = Passes("next-in-session", "0", 20, 0, 1, 0, (), 0)
     printed = env_lines(found, EventStream("test", happened, [0], 0, checksum(happened)), passes)
     assert "stay with the settings in force" in printed
     assert dotenv_values(stream=io.StringIO(printed)) == {}
@@ -84,7 +84,7 @@ def test_json(clicks: Path) -> None:
     assert found["searched"].keys() == {"n", "before", "after", "gain"}
 
 
-@pytest.mark.parametrize("arguments", [("--lag", "0,1h"), ("--negatives", "100")])
+@pytest.mark.parametrize("arguments", [("--lag", "0,1h"), ("--negatives", "100"), ("--without", "sessions")])
 def test_one_way_to_go_through_the_events(clicks: Path, arguments: tuple[str, ...]) -> None:
     result = tune(clicks, *arguments)
     assert result.exit_code == 2
