@@ -5,12 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from benchmarks.quality.drawings import draw, rate
-from benchmarks.quality.results import Results, Row
-from benchmarks.quality.runs import AIMS, HEADLINES, RECOMMEND_US, SERIES, TUNED, Aim, Series, all_runs, pairs
+from benchmarks.quality.results import METRICS, Results, Row
+from benchmarks.quality.runs import (
+    ABLATIONS,
+    AIMS,
+    HEADLINES,
+    LIVE_AND_WEEKLY,
+    RECOMMEND_US,
+    SERIES,
+    TUNED,
+    Aim,
+    Series,
+    Without,
+    all_runs,
+)
+from millrace.evaluation.parts import PARTS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "quality.md"
+Differences: TypeAlias = Mapping[tuple[str, str, str], Row]
+"""What a row has above another: by their names, the better one first, and the metric."""
 NAMES = {"hr": "HR", "recall": "recall", "mrr": "MRR", "ndcg": "NDCG"}
 
 _HEAD = """\
@@ -31,6 +47,15 @@ _FRESHNESS = """\
 The same model, learning each event later: in one batch at each boundary of the lag. What the request tells of the user
 is known at once in every row, as where a shop sends its visit's clicks along. Asked before every fifth eligible event,
 the same ones in each row, so that differences are paired. *Live above it*: how much higher the figure is with lag 0.
+"""
+
+_PARTS = """\
+## What each part adds
+
+The same pass without one part: its generator proposes no candidates, its features do not count from the first ranker
+on, and the others make up for it where they can. *Adds*: how much higher the figure is with everything, before the
+same events; the absolute difference. Without repeats others may still propose what the user has seen, and nothing
+tells that it was seen; leaving such items out is something else, `MILLRACE_RECOMMENDER_REPEAT_POLICY=exclude`.
 """
 
 _FIGURES = """\
@@ -64,9 +89,11 @@ def _lines(results: Results, plots: Mapping[str, str]) -> Iterator[str]:
     if "stream" in plots:
         yield f"## Over the stream\n\n![HR and MRR as the stream goes on]({plots['stream']})\n"
     yield _FRESHNESS
+    differences = {(one["better"], one["worse"], one["metric"]): one for one in results.differences()}
     for series in SERIES:
-        yield from _series(series, results, plots)
-    yield from _pairs(results)
+        yield from _series(series, results, differences, plots)
+    yield from _live_and_weekly(results, differences)
+    yield from _parts(results, differences)
     if "segments" in plots:
         yield f"## By segment of users\n\n![HR and MRR by segment of users]({plots['segments']})\n"
     yield from _commands(results)
@@ -134,7 +161,7 @@ def _figures(results: Results) -> Iterator[str]:
     yield ""
 
 
-def _series(series: Series, results: Results, plots: Mapping[str, str]) -> Iterator[str]:
+def _series(series: Series, results: Results, differences: Differences, plots: Mapping[str, str]) -> Iterator[str]:
     yield f"### {series.title}\n"
     rows = [results.rows[name] for name in series.rows() if name in results.rows]
     if not rows:
@@ -143,28 +170,57 @@ def _series(series: Series, results: Results, plots: Mapping[str, str]) -> Itera
     yield "| lag | n | HR | live above it | MRR | live above it |\n|---|---|---|---|---|---|"
     live = series.rows()[0]
     for row in rows:
-        above = {metric: _above(results, live, row["name"], metric) for metric in ("hr", "mrr")}
-        cells = (_rate(row, "hr"), above["hr"], _rate(row, "mrr"), above["mrr"])
+        cells = [cell for metric in METRICS for cell in (_rate(row, metric), _above(differences, live, row, metric))]
         yield _line(row["lag"], f"{row['n']:,}", *cells)
     yield ""
     if (plot := plots.get(f"lag-{series.name}")) is not None:
         yield f"![HR and MRR by learning lag]({plot})\n"
 
 
-def _pairs(results: Results) -> Iterator[str]:
-    lags = {name for series in SERIES for name in series.rows()}
+def _live_and_weekly(results: Results, differences: Differences) -> Iterator[str]:
     yield "## Learning live above learning weekly\n"
     yield "Over the same events; the absolute difference.\n"
     yield "| rows | HR | MRR |\n|---|---|---|"
-    for better, worse in pairs():
-        if better in lags:
-            continue
-        found = {
-            one["metric"]: one for one in results.differences() if (one["better"], one["worse"]) == (better, worse)
-        }
-        cells = [_signed(found[metric]) if metric in found else "not measured yet" for metric in ("hr", "mrr")]
+    for better, worse in LIVE_AND_WEEKLY:
+        cells = [_higher(results, differences, better, worse, metric) for metric in METRICS]
         yield _line(f"`{better}` - `{worse}`", *cells)
     yield ""
+
+
+def _parts(results: Results, differences: Differences) -> Iterator[str]:
+    yield _PARTS
+    for name, part in PARTS.items():
+        yield f"- *{name}*: {part.what}"
+    yield ""
+    for ablation in ABLATIONS:
+        yield from _without(ablation, results, differences)
+
+
+def _without(ablation: Without, results: Results, differences: Differences) -> Iterator[str]:
+    yield f"### {ablation.title}\n"
+    everything = results.rows.get(ablation.everything)
+    if everything is None:
+        yield f'Not measured yet: `make evaluate ARGS="--only {ablation.name}.without"`.\n'
+        return
+    yield "| without | n | HR | adds | MRR | adds |\n|---|---|---|---|---|---|"
+    yield _line("nothing", f"{everything['n']:,}", _rate(everything, "hr"), "", _rate(everything, "mrr"), "")
+    for part in PARTS:
+        name = ablation.row(part)
+        row = results.rows.get(name)
+        if row is None:
+            yield _line(part, "", *("not measured yet", "") * len(METRICS))
+            continue
+        adds = {metric: _higher(results, differences, ablation.everything, name, metric) for metric in METRICS}
+        cells = [cell for metric in METRICS for cell in (_rate(row, metric), adds[metric])]
+        yield _line(part, f"{row['n']:,}", *cells)
+    yield ""
+
+
+def _higher(results: Results, differences: Differences, better: str, worse: str, metric: str) -> str:
+    found = differences.get((better, worse, metric))
+    if found is not None:
+        return _signed(found)
+    return "cannot be compared" if {better, worse} <= results.rows.keys() else "not measured yet"
 
 
 def _signed(one: Row) -> str:
@@ -173,13 +229,13 @@ def _signed(one: Row) -> str:
     return value if ends is None else f"{value} [{ends[0]:+.4f}, {ends[1]:+.4f}]"
 
 
-def _above(results: Results, live: str, late: str, metric: str) -> str:
-    if live == late:
+def _above(differences: Differences, live: str, late: Row, metric: str) -> str:
+    if live == late["name"]:
         return ""
-    for one in results.differences():
-        if (one["better"], one["worse"], one["metric"]) == (live, late, metric) and one["relative_ci95"] is not None:
-            return "{:+.1f} % [{:+.1f}, {:+.1f}]".format(*(100 * x for x in (one["relative"], *one["relative_ci95"])))
-    return "cannot be compared"
+    found = differences.get((live, late["name"], metric))
+    if found is None or found["relative_ci95"] is None:
+        return "cannot be compared"
+    return "{:+.1f} % [{:+.1f}, {:+.1f}]".format(*(100 * x for x in (found["relative"], *found["relative_ci95"])))
 
 
 def _commands(results: Results) -> Iterator[str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
+from millrace.evaluation.parts import PARTS
+
 DATA = "$MILLRACE_DATA"
 """Stands in commands for the folder of the data sets."""
 
@@ -72,6 +74,30 @@ class Series:
         return [run.name for run in self.runs()]
 
 
+@dataclass(frozen=True, slots=True)
+class Without:
+    """The same run with everything, and without each part of the recommender."""
+
+    name: str
+    title: str
+    arguments: str
+
+    def runs(self) -> Iterator[Run]:
+        """A row for everything, then one for each part."""
+        yield Run(self.everything, f"{self.title}, with everything", self.arguments)
+        for part in PARTS:
+            yield Run(self.row(part), f"{self.title}, without {part}", f"{self.arguments} --without {part}")
+
+    @property
+    def everything(self) -> str:
+        """Name of the row without nothing."""
+        return self.row("nothing")
+
+    def row(self, part: str) -> str:
+        """Name of the row without a part."""
+        return f"{self.name}.without.{part}"
+
+
 HEADLINES: Sequence[Run] = (
     Run("ml-100k.flurs", "ml-100k, flurs", "--dataset ml-100k --protocol flurs -k 10"),
     Run("serenade", "serenade-toy, serenade", _SERENADE),
@@ -101,6 +127,12 @@ SERIES: Sequence[Series] = (
         f"{_DIGINETICA} --every 5",
         ("0", "100sessions", "1000sessions", "10000sessions", "period"),
     ),
+)
+
+ABLATIONS: Sequence[Without] = (
+    Without("serenade", "serenade-toy, serenade", _SERENADE),
+    Without("globo", "globo, first 300,000 clicks", f"{_GLOBO} --limit 300000 --every 5"),
+    Without("diginetica", "diginetica, ader, learning weekly", f"{_DIGINETICA} --lag period --every 10"),
 )
 
 # The whole file of globo would choose the same settings as its first 300,000 clicks: the past is the same.
@@ -135,15 +167,22 @@ def all_runs() -> list[Run]:
         for run in HEADLINES
         if run.name in _TUNABLE
     ]
-    return [*HEADLINES[:3], *SERIES[0].runs(), *tuned, *SERIES[1].runs(), *SERIES[2].runs(), *HEADLINES[3:]]
+    without = [run for ablation in ABLATIONS for run in ablation.runs()]
+    late = [run for series in SERIES[1:] for run in series.runs()]
+    return [*HEADLINES[:3], *SERIES[0].runs(), *tuned, *without, *late, *HEADLINES[3:]]
+
+
+LIVE_AND_WEEKLY = [("diginetica.live" + end, "diginetica.weekly" + end) for end in ("", TUNED)]
 
 
 def pairs() -> list[tuple[str, str]]:
     """Rows beside each other, over the same events: which is expected to be better, and than which."""
-    found = [("diginetica.live" + end, "diginetica.weekly" + end) for end in ("", TUNED)]
+    found = list(LIVE_AND_WEEKLY)
     for series in SERIES:
         live, *late = series.rows()
         found += [(live, one) for one in late]
+    for ablation in ABLATIONS:
+        found += [(ablation.everything, ablation.row(part)) for part in PARTS]
     return found
 
 

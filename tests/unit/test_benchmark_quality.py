@@ -19,16 +19,18 @@ from benchmarks.quality import __main__ as command
 from benchmarks.quality import document, results
 from benchmarks.quality.measuring import Measured, measure, moved
 from benchmarks.quality.results import Results
-from benchmarks.quality.runs import AIMS, HEADLINES, SERIES, TUNED, Run, all_runs, chosen, pairs
+from benchmarks.quality.runs import ABLATIONS, AIMS, HEADLINES, SERIES, TUNED, Run, all_runs, chosen, pairs
 from millrace.cli import evaluate, tune
 from millrace.cli._evaluate_options import Passes, taken
 from millrace.evaluation.checkpoint import code_digest
+from millrace.evaluation.parts import PARTS
 from millrace.settings import Settings
 from tests.evaluation_support import stream
 
 FIELDS = {
     *("name", "command", "lag", "protocol", "k", "n", "hr", "recall", "mrr", "ndcg", "mpr", "coverage", "ci95"),
     *("recommend_us_p90", "update_us_p90", "candidate", "popularity_bias", "segments", "warm_up", "every", "seed"),
+    "without",
     *("events", "checksum", "settings", "tuning", "wall_s", "code", "commit", "machine", "versions"),
 }
 
@@ -49,6 +51,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Measured]:
         Run("globo.lag.1h", "toy", f"{arguments} --lag 2m"),
         Run("globo.first-300k", "toy", f"{arguments} --every 2"),
         Run("globo.first-300k.tuned", "toy", f"{arguments} --every 2", "--budget 2"),
+        Run("globo.without.nothing", "toy", f"{arguments} --every 2"),
+        Run("globo.without.sessions", "toy", f"{arguments} --every 2 --without sessions"),
     ]
     return {run.name: measure(run, Settings(), silent) for run in runs}
 
@@ -78,12 +82,18 @@ def test_every_command_is_one_that_evaluate_and_tune_take() -> None:
     assert {name for pair in pairs() for name in pair} <= set(names)
     for series in SERIES:
         assert series.lags[0] == "0"
+    by_name = {run.name: run for run in runs}
+    for ablation in ABLATIONS:
+        everything = by_name[ablation.everything].arguments
+        assert "--without" not in everything
+        for part in PARTS:
+            assert by_name[f"{ablation.name}.without.{part}"].arguments == f"{everything} --without {part}"
 
 
 def test_rows_are_chosen_by_name() -> None:
     runs = all_runs()
     assert chosen(runs, ()) == runs
-    assert {run.name for run in chosen(runs, ["serenade"])} == {"serenade", "serenade.tuned"}
+    assert {run.name for run in chosen(runs, ["ml-100k"])} == {"ml-100k.flurs", "ml-100k.flurs.tuned"}
     assert {run.name for run in chosen(runs, ["*.tuned"])} == {run.name for run in runs if run.name.endswith(TUNED)}
     assert chosen(runs, ["netflix"]) == []
 
@@ -125,8 +135,8 @@ def test_results_are_kept_and_read_again(toy: Results, tmp_path: Path) -> None:
     assert (tmp_path / "quality-blocks.json").read_text().count("\n") == len(toy.rows) + 2
     assert results.read(tmp_path / "none.json").rows == {}
 
-    (hr, mrr) = content["differences"]
-    for one in (hr, mrr):
+    assert {one["worse"] for one in content["differences"]} == {"globo.lag.1h", "globo.without.sessions"}
+    for one in content["differences"][:2]:
         live, late = toy.rows["globo.lag.0"], toy.rows["globo.lag.1h"]
         assert (one["better"], one["worse"], one["n"]) == ("globo.lag.0", "globo.lag.1h", live["n"])
         metric = one["metric"]
@@ -167,14 +177,14 @@ def test_rows_of_other_code_are_not_compared_and_not_taken_for_measured(toy: Res
     assert not toy.measured(replace(run, arguments="--dataset globo"), code_digest(), {})
     toy.rows["globo.lag.0"] = {**row, "code": "other"}
     assert not toy.comparable("globo.lag.0", "globo.lag.1h")
-    assert toy.differences() == []
+    assert {one["better"] for one in toy.differences()} == {"globo.without.nothing"}
 
 
 def test_the_document_says_what_was_measured_and_what_was_not(toy: Results, tmp_path: Path) -> None:
     page = tmp_path / "quality.md"
     document.write(toy, page)
     text = page.read_text()
-    assert f"**Not measured yet** ({len(all_runs()) - 4} of {len(all_runs())} rows)" in text
+    assert f"**Not measured yet** ({len(all_runs()) - len(toy.rows)} of {len(all_runs())} rows)" in text
     row = toy.rows["globo.first-300k"]
     interval = "{:.4f} [{:.4f}, {:.4f}]".format(row["hr"], *row["ci95"]["hr"])
     verdict = "goal" if row["hr"] >= 0.79 else "floor" if row["hr"] >= 0.75 else "**misses the floor**"
@@ -182,8 +192,16 @@ def test_the_document_says_what_was_measured_and_what_was_not(toy: Results, tmp_
     assert "| diginetica, ader, learning live | recall |  | 0.522 | 0.55 | not measured yet |  |" in text
     assert 'Not measured yet: `make evaluate ARGS="--only ml-latest-small.lag"`.' in text
     assert "| `diginetica.live` - `diginetica.weekly` | not measured yet | not measured yet |" in text
-    (difference, _) = toy.differences()
+    (difference, _, adds, _) = toy.differences()
     assert "{:+.1f} % [".format(100 * difference["relative"]) in text
+    assert "*sessions*: what stands in sessions like the user's" in text
+    row, sessions = toy.rows["globo.without.nothing"], toy.rows["globo.without.sessions"]
+    assert adds["absolute"] == pytest.approx(row["hr"] - sessions["hr"])
+    added = "{:+.4f} [{:+.4f}, {:+.4f}]".format(adds["absolute"], *adds["absolute_ci95"])
+    interval = "{:.4f} [{:.4f}, {:.4f}]".format(sessions["hr"], *sessions["ci95"]["hr"])
+    assert f"| sessions | {sessions['n']:,} | {interval} | {added} | " in text
+    assert "| repeats |  | not measured yet |  | not measured yet |  |" in text
+    assert 'Not measured yet: `make evaluate ARGS="--only serenade.without"`.' in text
     for name in toy.rows:
         assert text.count(f"| `{name}` |") == 2, "among the figures and among the commands"
     drawn = re.findall(r"\]\((quality/[^)]+)\)", text)
@@ -225,16 +243,16 @@ def test_the_command_replaces_only_the_rows_named(
         where = ("--results", str(file), "--document", str(page))
         return CliRunner().invoke(command.main, [*where, *arguments], catch_exceptions=False).output
 
-    make("--only", "serenade")
-    assert asked == ["serenade", "serenade.tuned"]
+    make("--only", "ml-100k")
+    assert asked == ["ml-100k.flurs", "ml-100k.flurs.tuned"]
     kept = results.read(file).rows
     assert kept.keys() == toy.rows.keys() | set(asked)
     assert kept["globo.lag.0"] == toy.rows["globo.lag.0"]
-    assert kept["serenade"]["n"] == 7
-    assert "`serenade`" in page.read_text()
-    assert "measured by this code already" in make("--only", "serenade")
+    assert kept["ml-100k.flurs"]["n"] == 7
+    assert "`ml-100k.flurs`" in page.read_text()
+    assert "measured by this code already" in make("--only", "ml-100k")
     assert len(asked) == 2
-    make("--only", "serenade", "--again")
+    make("--only", "ml-100k", "--again")
     assert len(asked) == 4
-    assert "serenade\tmeasured\t" in make("--list")
+    assert "ml-100k.flurs\tmeasured\t" in make("--list")
     assert "no such row" in make("--only", "netflix")
