@@ -193,6 +193,9 @@ class RecommenderSettings(_Group):
         200_000, description="Newest events of the log that are read at the start, so that recent sessions are known."
     )
     session_postings_max: Positive = Field(200, description="Newest places of an item in sessions that are remembered.")
+    context_half_life_ms: Positive = Field(
+        2 * HOUR_MS, description="Half-life of how popular items are by device, region, referrer and so on."
+    )
     trending_items: Positive = Field(100, description="Items of each trending list that are candidates.")
     fresh_items: Annotated[int, Field(ge=0)] = Field(10, description="New catalogue items that are candidates.")
     viewport: Annotated[int, Field(ge=1, le=200)] = Field(10, description="Items seen without scrolling.")
@@ -234,7 +237,7 @@ class JoinerSettings(_Group):
     organic_rate: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="Share of the clicks without an answer behind them that become examples."
     )
-    organic_negatives: Positive = Field(4, description="Candidates drawn as negatives of such an example.")
+    organic_negatives: Positive = Field(10, description="Candidates drawn as negatives of such an example.")
 
 
 class LearnerSettings(_Group):
@@ -243,7 +246,7 @@ class LearnerSettings(_Group):
     model_config = SettingsConfigDict(env_prefix="ONLINE_LEARNING_", extra="ignore", frozen=True)
 
     model_name: str = Field("ranker", description="Registered model whose champion learns.")
-    # 100,000 slots of our features take 70 MB.
+    # 100,000 slots of our features take 120 MB.
     buffer_size: Annotated[int, Field(ge=1, le=100_000)] = Field(
         1_000, description="Slots that are learned at once; a full buffer is not waited for."
     )

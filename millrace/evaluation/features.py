@@ -1,7 +1,7 @@
 """Features in memory: what the feature updater, ``item-state`` and its mirrors do together, without any of them.
 
     event ──► MemoryUsers ── counts, with the session's earlier items ──► MemoryItems ──► ItemTable ──► PopularItems
-                   └───────────────────────────────────────────────────► SessionIndex
+                   └───────────────────────────────────────────────────► SessionIndex, ContextCounts
 
 A property test holds users and table equal to what the scripts in Redis and the mirror make of the same events. What
 is different: nothing expires, and an event is in the features at once, not after the 250 ms of ``item-state``.
@@ -15,7 +15,8 @@ from itertools import islice
 from millrace.evaluation.items import MemoryItems
 from millrace.evaluation.stream import Event
 from millrace.evaluation.users import MemoryUser, MemoryUsers
-from millrace.features.session_intake import SessionIntake
+from millrace.features.event_intake import EventIntake, circumstances_of
+from millrace.ranking.circumstances import Circumstances
 from millrace.ranking.corpus import Corpus
 from millrace.ranking.item_table import NO_ROW
 from millrace.settings import FeatureSettings, RecommenderSettings
@@ -33,6 +34,8 @@ class MemoryFeatures:
         Of the corpus.
     events
         Events taken.
+    circumstances
+        Of each user's newest event: what a request would know.
     """
 
     def __init__(self, settings: FeatureSettings, recommender: RecommenderSettings) -> None:
@@ -40,7 +43,8 @@ class MemoryFeatures:
         self.table, self.popular = self.corpus.table, self.corpus.popular
         self.users = MemoryUsers(settings)
         self.events = 0
-        self._sessions = SessionIntake(self.corpus.sessions)
+        self.circumstances: dict[str, Circumstances] = {}
+        self._intake = EventIntake(self.corpus)
         self._backward_weight = settings.backward_weight
         self._items = MemoryItems(settings, self.table)
 
@@ -58,7 +62,10 @@ class MemoryFeatures:
         self.events += 1
         if event.type == InteractionType.INTERACTION_TYPE_FORGET:
             # An erasure never waits to be learned.
-            self._sessions.take(event)
+            self._intake.take(event)
+            self.circumstances.pop(event.user_id, None)
+        else:
+            self.circumstances[event.user_id] = circumstances_of(event)
         return context
 
     def learn(self, event: Event, context: Sequence[str]) -> None:
@@ -69,7 +76,7 @@ class MemoryFeatures:
             self._items.follow(earlier, item_id, 1 / distance, at_ms)
             if self._backward_weight:
                 self._items.follow(item_id, earlier, self._backward_weight / distance, at_ms)
-        self._sessions.take(event)
+        self._intake.take(event)
 
     def offer(self, item_id: str, published_ms: int) -> None:
         """An item is on sale, new since ``published_ms``; to be called before any event with it."""

@@ -87,6 +87,7 @@ class LateRecommender:
             k=k,
             user_id=user_id,
             recent=user.recent if user else (),
+            now_ms=now_ms,
             blocked=user.disliked if user else (),
             repeats=self._repeats,
         )

@@ -35,7 +35,7 @@ PARTS: Mapping[str, Part] = {
     ),
     "sessions": Part(
         "what stands in sessions like the user's, as candidates, and what such sessions say of an item",
-        ("similar*", "after_*", "before_*", "newest", "in_sessions"),
+        ("similar*", "after_*", "before_*", "newest", "in_sessions", "around*"),
         ("session_items",),
     ),
     POPULARITY: Part(
@@ -43,6 +43,7 @@ PARTS: Mapping[str, Part] = {
         ("popularity_*", "trend", "from_trending_*"),
         ("trending_items",),
     ),
+    "context": Part("how popular an item is by device, region, referrer and so on", ("context_*",)),
     REPEATS: Part("the user's own items, as candidates, and what the user has seen", ("seen*", "newest")),
     LEARNING: Part("the ranker learns; without, the first one stays as it is"),
 }

@@ -98,6 +98,8 @@ class Questioner:
             k=self._k,
             user_id=event.user_id,
             recent=user.recent if user else (),
+            circumstances=memory.circumstances.get(event.user_id, ()),
+            now_ms=now_ms,
             blocked=user.disliked if user else (),
             restricted_to=among,
             repeats=self._repeats,

@@ -60,6 +60,7 @@ SPACE: Sequence[Axis] = (
     Axis("features", "session_context", (2, 5, 10), "a neighbour each to write for every event"),
     Axis("recommender", "context_items", (3, 10, 20)),
     Axis("recommender", "session_items", (10, 40), "time of a request"),
+    Axis("recommender", "context_half_life_ms", (HOUR_MS // 2, 2 * HOUR_MS, DAY_MS, 30 * DAY_MS)),
     Axis("features", "half_life_short_ms", (2 * MINUTE_MS, 10 * MINUTE_MS, HOUR_MS, DAY_MS)),
     Axis("features", "neighbours_kept", (25, 50, 100), "memory of every recommender, and time of a request"),
     Axis("recommender", "trending_items", (50, 100, 200)),

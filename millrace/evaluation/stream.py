@@ -17,10 +17,11 @@ from millrace.events.columns import SECONDS_BELOW, Columns, as_number, check_hea
 from millrace.events.datasets import WEEK_MS, session_columns, session_rows
 from millrace.events.files import Format, NumberedRow, header_of, read_rows
 from millrace.events.sources import Source
-from millrace.features.session_intake import SessionEvent
+from millrace.features.event_intake import TakenEvent
+from millrace.ranking.circumstances import Circumstances, circumstances
 
 
-class Event(SessionEvent, Protocol):
+class Event(TakenEvent, Protocol):
     """What the evaluator reads of an event: an ``Interaction`` has it too."""
 
     @property
@@ -38,6 +39,7 @@ class Happened(NamedTuple):
     value: float
     event_id: str
     """Empty where the file has none: then it is like no other."""
+    context: Circumstances = ()
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,7 @@ def _happened(
 ) -> Iterator[Happened]:
     """The events in rows; the first bad one ends it."""
     same = sys.intern
+    contexts: dict[Circumstances, Circumstances] = {}
     for number, row in rows:
         try:
             if isinstance(row, InvalidField):
@@ -202,6 +205,7 @@ def _happened(
             event = columns.interaction(row, "none")
         except InvalidField as error:
             raise MillraceError(f"{path}, line {number}: {error}") from error
+        known = circumstances(event.context) if columns.context else ()
         yield Happened(
             same(event.user_id),
             same(event.item_id),
@@ -210,6 +214,7 @@ def _happened(
             same(event.session_id),
             event.value,
             event.event_id if columns.event_id else "",
+            contexts.setdefault(known, known),
         )
         step()
 

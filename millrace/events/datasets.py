@@ -75,7 +75,14 @@ def _globo(paths: Sequence[Path]) -> Iterator[NumberedRow]:
 
 
 def _ml_100k(paths: Sequence[Path]) -> Iterator[NumberedRow]:
-    return _by_time(read_rows(paths[0], "tsv", header=("user", "item", "rating", "timestamp")), "timestamp")
+    """Ratings, with what u.user (user | age | gender | occupation | zip code) says of who rates."""
+    with open_text(paths[3], "latin-1") as lines:
+        fields = (line.rstrip("\r\n").split("|") for line in lines)
+        people = {user: {"age": f"{age[:-1]}0", "gender": gender, "job": job} for user, age, gender, job, _ in fields}
+    ratings = read_rows(paths[0], "tsv", header=("user", "item", "rating", "timestamp"))
+    for number, row in _by_time(ratings, "timestamp"):
+        known = {} if isinstance(row, InvalidField) else people.get(str(row["user"]), {})
+        yield number, row if isinstance(row, InvalidField) else {"age": "", "gender": "", "job": "", **row, **known}
 
 
 def _ml_latest_small(paths: Sequence[Path]) -> Iterator[NumberedRow]:
@@ -188,10 +195,18 @@ DATASETS: Mapping[str, Dataset] = {
         _globo,
     ),
     "ml-100k": Dataset(
-        ("ml-100k/u.data", "ml-100k/u.item", "ml-100k/u.genre"),
+        ("ml-100k/u.data", "ml-100k/u.item", "ml-100k/u.genre", "ml-100k/u.user"),
         "GroupLens (MovieLens 100K; research, no redistribution)",
         100_000,
-        Columns("user", "item", "timestamp", value="rating", default_type="rating", time_unit="s"),
+        Columns(
+            "user",
+            "item",
+            "timestamp",
+            value="rating",
+            context={"age": "age", "gender": "gender", "occupation": "job"},
+            default_type="rating",
+            time_unit="s",
+        ),
         _ml_100k,
         _ml_100k_items,
     ),

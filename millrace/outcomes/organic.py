@@ -13,11 +13,12 @@ from hashlib import blake2b
 
 import numpy as np
 
-from millrace.features.session_intake import SessionIntake
+from millrace.features.event_intake import EventIntake
 from millrace.features.store import FeatureStore
 from millrace.features.user_state import USER_FIELDS, UserState, decode_user, user_key
 from millrace.outcomes.sampling import sample_example
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate
+from millrace.ranking.circumstances import circumstances
 from millrace.ranking.corpus import Corpus
 from millrace.ranking.features import FEATURE_SCHEMA, UserActivity, compute_features
 from millrace.ranking.sources import sources_of
@@ -44,7 +45,7 @@ class OrganicExamples:
         self._model_name = recommender.model_name
         self.corpus = Corpus.empty(features, recommender)
         self.table = self.corpus.table
-        self._intake = SessionIntake(self.corpus.sessions)
+        self._intake = EventIntake(self.corpus)
         self._limits = CandidateLimits.of(recommender)
 
     def apply(self, item_id: str, state: ItemState | None, appended_ms: int) -> None:
@@ -55,7 +56,7 @@ class OrganicExamples:
             self.table.apply(state, appended_ms)
 
     def take(self, event: Interaction) -> None:
-        """Take a record of ``interactions`` into the recent sessions."""
+        """Take a record of ``interactions``."""
         self._intake.take(event)
 
     def refresh(self) -> None:
@@ -83,13 +84,22 @@ class OrganicExamples:
     def _outcome(self, event: Interaction, offset: int, user: UserState | None) -> Outcome | None:
         random = np.random.default_rng(_number(event))
         before = [] if user is None else [one for one in user.recent if one.offset < offset]
-        request = CandidateRequest(k=1, user_id=event.user_id, recent=before, blocked=user.disliked if user else ())
-        candidates = generate(self.corpus, request, self._limits, random)
+        now_ms = event.occurred_at_ms
+        request = CandidateRequest(
+            k=1,
+            user_id=event.user_id,
+            recent=before,
+            circumstances=circumstances(event.context),
+            now_ms=now_ms,
+            blocked=user.disliked if user else (),
+        )
+        # The user's own sessions are left out anyway; of what everybody turned to, the click itself must be.
+        with self._intake.without(event):
+            candidates = generate(self.corpus, request, self._limits, random)
         places = sample_example(candidates.rows, self.table.rows.get(event.item_id, -1), self._negatives, random)
         if places is None:
             return None
         chosen = candidates.take(places)
-        now_ms = event.occurred_at_ms
         features = compute_features(
             chosen,
             self.table.items.take(chosen.rows, axis=0),

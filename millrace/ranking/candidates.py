@@ -2,8 +2,7 @@
 
 Generators: co-visitation neighbours of the user's last items, sessions like the user's, what is popular now and today,
 the user's own recent items (where repeats are allowed), new items of the catalogue, and the items that the request
-names. Everything
-happens on arrays of rows (see ``ItemTable``); no loop runs over candidates.
+names. Everything happens on arrays of rows (see ``ItemTable``); no loop runs over candidates.
 """
 
 from __future__ import annotations
@@ -15,13 +14,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from millrace.ranking.circumstances import Circumstances
 from millrace.ranking.corpus import Corpus
-from millrace.ranking.features import SIGNALS, Candidates, Floats, Rows
+from millrace.ranking.features import LIFTS, SIGNALS, Candidates, Floats, Rows
 from millrace.ranking.item_table import NO_ROW, ItemTable
-from millrace.ranking.session_knn import session_signals
+from millrace.ranking.session_knn import AROUND_OF_ITEM, AROUND_PRIOR, session_signals
 from millrace.ranking.sources import FRESH, NEIGHBOURS, REPEAT, REQUESTED, SESSIONS
 from millrace.settings import RecommenderSettings
 
+# Items of the user's earlier sessions that similar sessions are sought by, behind those of the session.
+OLDER_ITEMS = 5
 # 1, 2, ... in a column: longer than any context is sensible.
 _PLACES = np.arange(1.0, 1_001.0)[:, None]
 # As many times the bit as these generators may propose items.
@@ -73,6 +75,10 @@ class CandidateRequest:
         Whose request it is; the user's own sessions say nothing about what others turned to.
     recent
         The user's engagements, newest first; empty for an unknown user.
+    circumstances
+        Of the request; empty if nothing is known of them.
+    now_ms
+        Serving time, Unix ms.
     blocked
         Items that must not be shown: excluded by the request, or disliked by the user.
     restricted_to
@@ -84,6 +90,8 @@ class CandidateRequest:
     k: int
     user_id: str = ""
     recent: Sequence[Engaged] = ()
+    circumstances: Circumstances = ()
+    now_ms: int = 0
     blocked: Iterable[str] = ()
     restricted_to: Sequence[str] = ()
     repeats: bool = True
@@ -135,7 +143,8 @@ def _propose(
     weights = (table.shares[context] / _PLACES[: len(context)]).ravel()
     of_newest = table.neighbours.shape[1] if len(context) else 0
     session = _session_items(table, request.recent, corpus.sessions.gap_ms, limits.session_items)
-    sessions = session_signals(corpus.sessions, session, request.user_id)
+    older = [row for row in known[: limits.session_items].tolist() if row not in session] if session else []
+    sessions = session_signals(corpus.sessions, session, older[:OLDER_ITEMS], request.user_id)
     trending, trending_bits = popular.trending(trending_items)
     fresh = _draw(popular.fresh, limits.fresh_items, random)
     requested = _rows_of(table, request.restricted_to)
@@ -155,10 +164,13 @@ def _propose(
     support = np.bincount(of_neighbours, minlength=n)
     np.divide(support, max(len(context), 1), out=signals[2])
     signals[3:5, of_others[: len(known)]] = seen_at_ms, seen_count
-    signals[5:10] = sessions.sums(of_sessions, n)
+    sums = sessions.sums(of_sessions, n)
+    signals[5:10] = sums[:5]
     if session:
         signals[10] = rows == session[0]
         signals[11] = corpus.sessions.places[rows]
+        signals[12] = sums[5] / (AROUND_PRIOR + signals[11]) ** AROUND_OF_ITEM
+    signals[LIFTS:] = corpus.contexts.lifts(request.circumstances, table.keys[rows], request.now_ms)
     # Every other generator proposes an item once in each of its lists: their bits can be added up.
     sources = np.bincount(of_others, np.concatenate(others), n).astype(np.int64)
     sources[support > 0] |= NEIGHBOURS
@@ -172,7 +184,12 @@ def _propose(
     blocked = _rows_of(table, request.blocked)
     if len(blocked):
         shown &= ~np.isin(rows, blocked)
-    return Candidates(rows, sources, signals), np.flatnonzero(shown)
+    places = np.flatnonzero(shown)
+    most = signals[12, places].max(initial=0.0)
+    if most:
+        # What is not shown may lie above the best that is.
+        np.minimum(signals[12] / most, 1.0, out=signals[12])
+    return Candidates(rows, sources, signals), places
 
 
 def _session_items(table: ItemTable, recent: Sequence[Engaged], gap_ms: int, most: int) -> list[int]:

@@ -1,9 +1,10 @@
-"""Everything that candidates are drawn from: items, lists of popular ones, and recent sessions."""
+"""What ranking knows of items: their state, lists of popular ones, recent sessions, and counts by circumstances."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from millrace.ranking.context_counts import ContextCounts
 from millrace.ranking.features import HalfLives
 from millrace.ranking.item_table import ItemTable
 from millrace.ranking.popular import PopularItems
@@ -18,6 +19,7 @@ class Corpus:
     table: ItemTable
     popular: PopularItems
     sessions: SessionIndex
+    contexts: ContextCounts
 
     @classmethod
     def empty(cls, features: FeatureSettings, recommender: RecommenderSettings) -> Corpus:
@@ -30,4 +32,5 @@ class Corpus:
             SessionIndex(
                 table, recommender.session_runs_max, recommender.session_postings_max, features.session_gap_ms
             ),
+            ContextCounts(recommender.context_half_life_ms),
         )

@@ -32,11 +32,16 @@ before_log             log                       the same of how often it closel
 after_newest_log       log                       the same of how often it closely follows the newest one
 newest                 0 or 1                    it is the item that the user turned to last
 in_sessions            log1p of places           how often it stands in sessions; 0 if the user has none
+around                 share, 0-1                how often it stands around the user's last items, beside the best one
+around_log             log                       log(around + 0.001)
+context_device, ...    log                       of the lift under the request's device, os, country, region, referrer
+                                                 and placement; context_other: of its attributes; 0 if unknown
 user_activity          log1p of engagements      the user's own, decayed with the user half-life to now
 user_idle              log1p of minutes          since the user's last interaction; 30 days if there was none
 ====================== ========================= ===============================================================
 
-The eight from ``similar`` on are those of ``millrace.ranking.session_knn``.
+Those from ``similar`` to ``around_log`` are of ``millrace.ranking.session_knn``, lifts of
+``millrace.ranking.context_counts``.
 
 Every value is finite by construction: times are clamped to 0 to 30 days (a request's as_of may lie before the
 state that it meets), ratios are bounded, and logarithms are taken of values above zero.
@@ -56,6 +61,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from millrace.ranking.circumstances import FIELDS
 from millrace.ranking.sources import FRESH, TRENDING_LONG, TRENDING_SHORT
 from millrace.settings import DAY_MS, HOUR_MS, MINUTE_MS
 from millrace.v1.item_pb2 import ItemState
@@ -91,6 +97,9 @@ FEATURE_NAMES: tuple[str, ...] = (
     "after_newest_log",
     "newest",
     "in_sessions",
+    "around",
+    "around_log",
+    *(f"context_{field}" for field in FIELDS),
     "user_activity",
     "user_idle",
 )
@@ -102,8 +111,9 @@ FEATURE_SCHEMA = f"v1-{hashlib.sha256(','.join(FEATURE_NAMES).encode()).hexdiges
 DURATION_MAX_MS = 30 * DAY_MS
 # Keeps log(0) away: one follow-up in a thousand is told apart from none, fewer hardly.
 COVISIT_FLOOR = 1e-3
-# Rows of ``Candidates.signals``.
-SIGNALS = 12
+# Rows of ``Candidates.signals``, and the first of the lifts among them.
+LIFTS = 13
+SIGNALS = LIFTS + len(FIELDS)
 # Click-through of a typical recommendation slot, and the number of views after which an item's own figure counts
 # as much as that prior.
 CLICK_THROUGH_PRIOR, CLICK_THROUGH_PRIOR_VIEWS = 0.05, 20.0
@@ -193,8 +203,8 @@ class Candidates:
         int64[n], bits of the generators that proposed the item (``millrace.ranking.sources``).
     signals
         float64[SIGNALS, n]: covisit, covisit_last and covisit_support of the table above; when last (Unix ms) and how
-        often the user engaged with the item (0 for never); the five of ``SessionSignals.sums``; whether it is the
-        newest; and how often it stands in sessions (0 if the user has none).
+        often the user engaged with the item (0 for never); the first five of ``SessionSignals.sums``; whether it is
+        the newest; how often it stands in sessions (0 if the user has none); around; and the lifts.
     """
 
     rows: Rows
@@ -269,6 +279,9 @@ def compute_features(
     np.log(features[18:23], out=features[18:23])
     features[23] = signals[10]
     np.log1p(signals[11], out=features[24])
-    features[25] = math.log1p(user.engagements)
-    features[26] = math.log1p(min(max(now_ms - user.last_seen_ms, 0), DURATION_MAX_MS) / MINUTE_MS)
+    features[25] = signals[12]
+    np.log(signals[12] + COVISIT_FLOOR, out=features[26])
+    features[27:-2] = signals[LIFTS:]
+    features[-2] = math.log1p(user.engagements)
+    features[-1] = math.log1p(min(max(now_ms - user.last_seen_ms, 0), DURATION_MAX_MS) / MINUTE_MS)
     return np.ascontiguousarray(features.T, dtype=np.float32)

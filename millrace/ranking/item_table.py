@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +28,6 @@ SHARE_SMOOTHING = 1.0
 
 # When the table is full, this share of it makes room at once: finding the oldest takes milliseconds at a million.
 EVICTED_SHARE = 0.01
-
-# 0, 1, 2, ...: more than the rows that one request proposes (neighbours of its context, lists, 2,000 items named).
-_COUNT = np.arange(100_000)
 
 
 class ItemTable:
@@ -56,6 +54,8 @@ class ItemTable:
         bool[rows_max], whether it has a catalogue entry.
     clicks
         int64[rows_max], how often it was clicked.
+    keys
+        uint32[rows_max], hashes of the items' ids, the same in every process.
     updated_ms
         int64[rows_max], when the broker got the newest state, Unix ms.
     neighbours
@@ -84,6 +84,7 @@ class ItemTable:
         self.servable = np.zeros(self.rows_max, dtype=np.bool_)
         self.catalogued = np.zeros(self.rows_max, dtype=np.bool_)
         self.clicks = np.zeros(self.rows_max, dtype=np.int64)
+        self.keys = np.zeros(self.rows_max, dtype=np.uint32)
         self.updated_ms = np.zeros(self.rows_max, dtype=np.int64)
         self.neighbours = np.zeros((self.rows_max, neighbours_kept), dtype=np.int32)
         self.shares = np.zeros((self.rows_max, neighbours_kept), dtype=np.float32)
@@ -119,10 +120,10 @@ class ItemTable:
 
         ``np.unique`` without the sorting: a number is left in each row, and read back.
         """
-        numbers, count = self._numbers, _COUNT[: len(rows)]
+        numbers, count = self._numbers, np.arange(len(rows))
         numbers[rows] = count
         distinct = rows[numbers[rows] == count]
-        numbers[distinct] = _COUNT[: len(distinct)]
+        numbers[distinct] = count[: len(distinct)]
         return distinct, numbers[rows]
 
     def apply(self, state: ItemState, appended_ms: int) -> bool:
@@ -283,6 +284,7 @@ class ItemTable:
         else:
             return NO_ROW
         self.rows[item_id] = row
+        self.keys[row] = crc32(item_id.encode())
         self.short_order[row] = self.long_order[row] = -np.inf
         return row
 

@@ -20,9 +20,9 @@ import numpy.typing as npt
 from millrace.ranking.features import Ints
 from millrace.ranking.item_table import NO_ROW, ItemTable
 
-RUN = 20
+RUN = 40
 """Most items of a run. A longer session goes on in a new run, which repeats the last ``REACH`` items."""
-REACH = 5
+REACH = 10
 """How many places away from an item another one still counts as its neighbour."""
 # Behind each run as many places are empty: looking ahead or back never meets another session.
 _WIDTH = RUN + REACH
@@ -67,7 +67,7 @@ class SessionIndex:
         self._begun = 0
         self._open: dict[str, int] = {}
         self._keys = [""] * runs_max
-        self._lengths = [0] * runs_max
+        self._lengths = np.zeros(runs_max, dtype=np.int32)
         self._last_ms = [0] * runs_max
         self._numbers = np.zeros(runs_max, dtype=np.intp)
 
@@ -109,9 +109,9 @@ class SessionIndex:
         slots = runs % self._runs_max
         return runs, slots, slots * _WIDTH + REACH + postings % _WIDTH
 
-    def starts(self, slots: Ints) -> Ints:
-        """Where the items of slots begin in ``rows``, int64[n]."""
-        return slots * _WIDTH + REACH
+    def items(self, slots: Ints) -> tuple[Ints, Ints]:
+        """Of each slot: where its first item stands in ``rows``, and how many there are; int64[n] each."""
+        return slots * _WIDTH + REACH, self._lengths[slots].astype(np.int64)
 
     def distinct(self, slots: Ints) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Where each distinct slot stands last among the given ones, and for each given one its place among these."""
@@ -148,7 +148,7 @@ class SessionIndex:
 
     def _put(self, run: int, row: int) -> None:
         slot = run % self._runs_max
-        place = self._lengths[slot]
+        place = int(self._lengths[slot])
         self._lengths[slot] = place + 1
         self.rows[_start(slot) + place] = row
         self.places[row] += 1

@@ -9,6 +9,7 @@ import numpy as np
 from millrace.features.segments import segment
 from millrace.features.user_state import UserState
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest
+from millrace.ranking.circumstances import circumstances
 from millrace.ranking.corpus import Corpus
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA, UserActivity
 from millrace.ranking.rank import RankedItems, rank
@@ -98,7 +99,7 @@ class Answering:
         user, champion, now_ms = situation.user, situation.champion, situation.now_ms
         ranked = rank(
             self._corpus,
-            self._candidate_request(request, user, situation.assigned),
+            self._candidate_request(request, situation),
             self._activity(user, now_ms),
             champion.model if champion else None,
             now_ms,
@@ -186,9 +187,8 @@ class Answering:
             return self._limits
         return replace(self._limits, **assigned.plan.limits)
 
-    def _candidate_request(
-        self, request: RecommendRequest, user: UserState | None, assigned: Assigned | None
-    ) -> CandidateRequest:
+    def _candidate_request(self, request: RecommendRequest, situation: Situation) -> CandidateRequest:
+        user, assigned = situation.user, situation.assigned
         policy, repeats = request.repeat_policy, self._settings.repeat_policy == "learned"
         if assigned is not None and assigned.served and assigned.plan.repeats is not None:
             repeats = assigned.plan.repeats
@@ -196,6 +196,8 @@ class Answering:
             k=request.k,
             user_id=request.user_id,
             recent=user.recent if user else (),
+            circumstances=circumstances(request.context),
+            now_ms=situation.now_ms,
             blocked=[*request.exclude_item_ids, *user.disliked] if user else request.exclude_item_ids,
             restricted_to=request.restrict_to_item_ids,
             repeats=(

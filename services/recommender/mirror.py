@@ -1,4 +1,4 @@
-"""Keeps what is known of items up to date: their state from ``item-state``, sessions from ``interactions``.
+"""Keeps what is known of items up to date: their state from ``item-state``, what people do from ``interactions``.
 
 A thread reads each topic; the event loop applies what it read, a few records at a time, so that no request waits long
 and nothing needs a lock.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from millrace.events.rules import keeps_rules
-from millrace.features.session_intake import SessionIntake
+from millrace.features.event_intake import EventIntake
 from millrace.ranking.corpus import Corpus
 from millrace.settings import Settings
 from millrace.stream.reader import Newest, TopicReader
@@ -91,7 +91,7 @@ class ItemMirror:
     caught_up
         Set once the state of all items was read.
     events_read
-        Events of ``interactions`` that were read into sessions, or passed over there.
+        Events of ``interactions`` that were taken, or passed over.
     """
 
     def __init__(self, corpus: Corpus, settings: Settings) -> None:
@@ -99,7 +99,7 @@ class ItemMirror:
         self.corpus = corpus
         self.table, self.popular = corpus.table, corpus.popular
         self._item_ttl_ms = settings.features.item_ttl_ms
-        self._intake = SessionIntake(corpus.sessions)
+        self._intake = EventIntake(corpus)
         newest = Newest(settings.recommender.session_events_read)
         self._states = _Feed(
             "item-mirror", lambda: TopicReader(kafka, [ITEM_STATE], "beginning", stream), CHUNK_STATES, self.apply
@@ -143,14 +143,13 @@ class ItemMirror:
 
     async def keep_up(self) -> None:
         """Refresh lists, drop silent items and set gauges, for ever."""
-        await self._states.caught_up.wait()
-        self.popular.refresh()
-        self.caught_up.set()
-        log.info("item state is complete", items=len(self.table))
         expire_at = time.monotonic()
         while True:
             await asyncio.sleep(REFRESH_S)
             self.popular.refresh()
+            if self._states.caught_up.is_set() and not self.caught_up.is_set():
+                self.caught_up.set()
+                log.info("item state is complete", items=len(self.table))
             if time.monotonic() >= expire_at:
                 expire_at = time.monotonic() + EXPIRE_EVERY_S
                 self.table.expire(int(time.time() * 1000) - self._item_ttl_ms, EXPIRED_AT_ONCE)

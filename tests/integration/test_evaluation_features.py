@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from millrace.evaluation.features import MemoryFeatures
-from millrace.features.session_intake import SessionIntake
+from millrace.features.event_intake import EventIntake
 from millrace.features.user_state import UserState
 from millrace.features.writer import FeatureWriter
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate
@@ -77,9 +77,9 @@ def test_memory_equals_the_pipeline(store: CrashingStore, log: list[Logged]) -> 
         assert mirror.servable[row]
         assert neighbours(memory.table, ours) == neighbours(mirror, row)
     corpus.popular.refresh()
-    sessions = SessionIntake(corpus.sessions)
+    intake = EventIntake(corpus)
     for _, _, event in log:
-        sessions.take(event)
+        intake.take(event)
     for user_id in USERS:
         known = memory.users.get(user_id)
         ours_state, theirs = known.state() if known else None, load_user(store, user_id)

@@ -24,7 +24,8 @@ from millrace.evaluation.stream import EventStream, Happened, checksum
 from millrace.learning.learner import OnlineRanker
 from millrace.learning.state import LearnerState, fresh
 from millrace.ranking.candidates import CandidateLimits
-from millrace.ranking.features import FEATURE_NAMES, FloatMatrix, compute_features
+from millrace.ranking.circumstances import FIELDS
+from millrace.ranking.features import FEATURE_NAMES, LIFTS, FloatMatrix, compute_features
 from millrace.ranking.model import RankingModel, first_ranker
 from millrace.ranking.sources import NEIGHBOURS, REPEAT, SESSIONS, TRENDING_LONG, TRENDING_SHORT
 from millrace.settings import RecommenderSettings, Settings
@@ -36,13 +37,15 @@ GENERATORS = {
     "sessions": SESSIONS,
     POPULARITY: TRENDING_SHORT | TRENDING_LONG,
 }
+# Three kinds of visitors, of whom each field says something.
+CONTEXTS = [tuple((place, 100 * place + kind) for place in range(len(FIELDS))) for kind in range(3)]
 WITH_FEATURES = [name for name, part in PARTS.items() if part.columns]
 
 
 def events(sessions: int) -> list[Happened]:
     return [
-        Happened(one.user_id, one.item_id, one.type, one.occurred_at_ms, one.session_id, 0.0, "")
-        for one in stream(sessions)
+        Happened(one.user_id, one.item_id, one.type, one.occurred_at_ms, one.session_id, 0.0, "", CONTEXTS[place % 3])
+        for place, one in enumerate(stream(sessions))
     ]
 
 
@@ -184,7 +187,7 @@ def test_without_sessions_is_a_pass_in_which_there_are_no_sessions() -> None:
             memory.ready(memory.users.get(event.user_id))
             question = questioner.before(event)
             assert not (question.candidates.sources & SESSIONS).any()
-            assert not question.candidates.signals[5:].any()
+            assert not question.candidates.signals[5:LIFTS].any()
             ranks.append(question.rank(ranker.model().score(question.features[:, kept])))
             ranked.append(len(question.candidates))
             example = question.example(SETTINGS.joiner.organic_negatives, random)
@@ -215,7 +218,7 @@ def test_without_learning_the_first_ranker_stays() -> None:
 def test_several_parts_are_left_out_at_once() -> None:
     """Of all that proposes, what is left is the user's own."""
     log = events(40)
-    answers, model = passed(log, ["neighbours", "sessions", POPULARITY, LEARNING])
+    answers, model = passed(log, ["neighbours", "sessions", POPULARITY, "context", LEARNING])
     assert max(one.ranked for one in answers) <= 5
     counts = [name for name, variance in zip(FEATURE_NAMES, model.variances, strict=True) if variance > 0]
     assert set(counts) == {*REST, *columns_of(PARTS[REPEATS])} - {"newest"}

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate, own_scores
+from millrace.ranking.context_counts import ContextCounts
 from millrace.ranking.corpus import Corpus
 from millrace.ranking.features import Candidates, HalfLives, UserActivity
 from millrace.ranking.item_table import ItemTable
@@ -57,7 +58,12 @@ class Shop:
         self.table = ItemTable(100, 5, HalfLives(10 * MINUTE_MS, 6 * HOUR_MS))
         for state in states:
             self.table.apply(state, NOW)
-        self.corpus = Corpus(self.table, PopularItems(self.table), SessionIndex(self.table, 100, 10, 30 * MINUTE_MS))
+        self.corpus = Corpus(
+            self.table,
+            PopularItems(self.table),
+            SessionIndex(self.table, 100, 10, 30 * MINUTE_MS),
+            ContextCounts(2 * HOUR_MS),
+        )
         self.corpus.popular.refresh()
 
     def generate(self, request: CandidateRequest) -> dict[str, int]:

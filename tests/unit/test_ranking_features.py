@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from millrace.ranking.circumstances import FIELDS
 from millrace.ranking.features import (
     FEATURE_NAMES,
     FEATURE_SCHEMA,
@@ -63,6 +64,8 @@ def states(draw: st.DrawFn) -> tuple[Candidates, np.ndarray, UserActivity, int]:
                 numbers(st.integers(0, 64)),
                 *numbers(st.floats(0, 1), 6 * n).reshape(6, n),
                 numbers(st.integers(0, 10**6)),
+                numbers(st.floats(0, 1)),
+                *numbers(st.floats(-20, 20), len(FIELDS) * n).reshape(len(FIELDS), n),
             ]
         ),
     )
@@ -86,14 +89,15 @@ def one(
     sources: int = 0,
     seen_count: int = 0,
     seen_at_ms: int = 0,
-    sessions: Sequence[float] = (0.0,) * 7,
+    sessions: Sequence[float] = (0.0,) * 8,
+    lifts: Sequence[float] = (0.0,) * len(FIELDS),
     user: UserActivity | None = None,
     state: ItemState | None = None,
 ) -> dict[str, float]:
     candidates = Candidates(
         rows=np.zeros(1, dtype=np.int32),
         sources=np.array([sources]),
-        signals=np.array([[covisit], [covisit / 2], [0.25], [seen_at_ms], [seen_count], *[[one] for one in sessions]]),
+        signals=np.array([[covisit, covisit / 2, 0.25, seen_at_ms, seen_count, *sessions, *lifts]]).T,
     )
     items = np.array([item_row(state or ItemState())])
     row = compute_features(candidates, items, user or UserActivity(), NOW, HALF_LIVES)[0]
@@ -108,11 +112,17 @@ def popular(short: float, short_as_of_ms: int, long: float, long_as_of_ms: int) 
 
 
 def test_sessions() -> None:
-    found = one(sessions=(0.5, 0.25, 0.1, 0.05, 0.01, 1.0, 9))
+    found = one(sessions=(0.5, 0.25, 0.1, 0.05, 0.01, 1.0, 9, 0.2))
     logs = [found[name] for name in ("similar_log", "similar_near_log", "after_log", "before_log", "after_newest_log")]
     assert logs == pytest.approx([math.log(share + 0.001) for share in (0.5, 0.25, 0.1, 0.05, 0.01)])
     assert (found["similar"], found["newest"]) == (0.5, 1.0)
     assert found["in_sessions"] == pytest.approx(math.log1p(9))
+    assert (found["around"], found["around_log"]) == pytest.approx((0.2, math.log(0.201)))
+
+
+def test_circumstances() -> None:
+    found = one(lifts=[0.1 * place for place in range(len(FIELDS))])
+    assert [found[f"context_{name}"] for name in FIELDS] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
 
 
 def test_covisitation() -> None:
@@ -185,5 +195,5 @@ def test_user() -> None:
 
 def test_the_schema_is_named_after_its_columns() -> None:
     """Another list of columns needs another name: logged features are read by it for weeks."""
-    assert FEATURE_SCHEMA == "v1-623b4494"
+    assert FEATURE_SCHEMA == "v1-a2bd9bf6"
     assert len(set(FEATURE_NAMES)) == len(FEATURE_NAMES)

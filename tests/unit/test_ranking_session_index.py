@@ -29,7 +29,7 @@ def index(runs_max: int = 100, postings_max: int = 50, items_max: int = 1_000) -
 def runs(sessions: SessionIndex) -> list[list[str]]:
     """The items of each slot that holds any, in order."""
     own = sessions._table
-    starts = sessions.starts(np.arange(len(sessions)))
+    starts, _ = sessions.items(np.arange(len(sessions)))
     found = [[own.id_of(row) for row in sessions.rows[at : at + RUN].tolist() if row != NO_ROW] for at in starts]
     return [items for items in found if items]
 
@@ -76,7 +76,7 @@ def test_an_item_that_comes_again_has_one_posting_a_session_its_newest_place() -
     for item in ("a", "b", "a", "c"):
         sessions.add("anna", 1, item, T0)
     _, _, places = sessions.slots(sessions.postings(sessions._table.rows["a"], 10))
-    assert (places - sessions.starts(np.array([0]))).tolist() == [2]
+    assert (places - sessions.items(np.array([0]))[0]).tolist() == [2]
     assert sessions.places[sessions._table.rows["a"]] == 2
 
 

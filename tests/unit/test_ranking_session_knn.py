@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,11 +13,18 @@ from hypothesis import strategies as st
 from millrace.ranking.features import HalfLives
 from millrace.ranking.item_table import ItemTable
 from millrace.ranking.session_index import REACH, SessionIndex
-from millrace.ranking.session_knn import NEAREST, PAIR_PRIOR, POSTINGS, POSTINGS_NEWEST, session_signals
+from millrace.ranking.session_knn import (
+    AROUND_PRIOR,
+    NEAREST,
+    PAIR_PRIOR,
+    POSTINGS,
+    POSTINGS_NEWEST,
+    session_signals,
+)
 from millrace.settings import HOUR_MS, MINUTE_MS
 
 T0 = 1_700_000_000_000
-NAMES = ("share", "near", "after", "before", "newest")
+NAMES = ("share", "near", "after", "before", "newest", "around")
 
 
 def filled(sessions: dict[str, list[str]]) -> SessionIndex:
@@ -27,10 +35,13 @@ def filled(sessions: dict[str, list[str]]) -> SessionIndex:
     return index
 
 
-def signals(index: SessionIndex, session: list[str], user: str = "me") -> dict[str, dict[str, float]]:
+def signals(
+    index: SessionIndex, session: list[str], older: Sequence[str] = (), user: str = "me"
+) -> dict[str, dict[str, float]]:
     """Name of the signal -> item -> value, where it is not 0."""
     table = index._table
-    found = session_signals(index, [table.rows[item] for item in session if item in table.rows], user)
+    own, before = ([table.rows[item] for item in items if item in table.rows] for items in (session, older))
+    found = session_signals(index, own, before, user)
     rows, places = np.unique(found.rows, return_inverse=True)
     sums = found.sums(places, len(rows))
     names = [table.id_of(row) for row in rows.tolist()]
@@ -40,7 +51,9 @@ def signals(index: SessionIndex, session: list[str], user: str = "me") -> dict[s
     }
 
 
-def by_loops(sessions: dict[str, list[str]], session: list[str], user: str = "me") -> dict[str, dict[str, float]]:
+def by_loops(
+    sessions: dict[str, list[str]], session: list[str], older: list[str], user: str = "me"
+) -> dict[str, dict[str, float]]:
     """The same, of few and short sessions."""
     others = [items for owner, items in sessions.items() if owner != user]
     sums: dict[str, dict[str, float]] = {name: {} for name in NAMES}
@@ -59,12 +72,16 @@ def by_loops(sessions: dict[str, list[str]], session: list[str], user: str = "me
             for place, item in enumerate(items):
                 add("share", item, alike / sum(likeness))
                 add("near", item, alike / sum(likeness) * math.exp(-abs(place - at) / 2))
-    for place, common in enumerate(session):
+    for place, common in enumerate([*session, *older] if session else ()):
         postings = [items for items in others if common in items]
         for items in postings:
             at = len(items) - 1 - items[::-1].index(common)
             for distance in (*range(-REACH, 0), *range(1, REACH + 1)):
-                if 0 <= at + distance < len(items):
+                if not 0 <= at + distance < len(items):
+                    continue
+                around = 1 / math.sqrt(abs(distance)) / (len(postings) + AROUND_PRIOR) ** 0.7 / (1 + place)
+                add("around", items[at + distance], around)
+                if place < len(session):
                     value = 1 / abs(distance) / (len(postings) + PAIR_PRIOR) / math.sqrt(1 + place)
                     add("after" if distance > 0 else "before", items[at + distance], value)
                     if place == 0 and distance > 0:
@@ -117,10 +134,12 @@ items = st.sampled_from("abcdefg")
 @given(
     st.dictionaries(st.sampled_from(["me", *"uvwxyz"]), st.lists(items, min_size=1, max_size=12), max_size=6),
     st.lists(items, max_size=5, unique=True),
+    st.integers(0, 2),
 )
-def test_equal_to_loops(sessions: dict[str, list[str]], session: list[str]) -> None:
+def test_equal_to_loops(sessions: dict[str, list[str]], recent: list[str], earlier: int) -> None:
     # What nobody ever turned to has no row, and is not part of a session.
-    session = [item for item in session if any(item in items for items in sessions.values())]
-    found, expected = signals(filled(sessions), session), by_loops(sessions, session)
+    recent = [item for item in recent if any(item in items for items in sessions.values())]
+    session, older = recent[earlier:], recent[:earlier]
+    found, expected = signals(filled(sessions), session, older), by_loops(sessions, session, older)
     for name in NAMES:
         assert found[name] == pytest.approx(expected[name])
