@@ -9,7 +9,7 @@ import pytest
 
 from millrace.simulation.catalogue import Floats
 from millrace.simulation.figures import Count
-from millrace.simulation.paired import days_until_recovered, figure, relative
+from millrace.simulation.paired import days_until_recovered, figure, recovery_interval, relative
 
 
 def totals(slots: Floats, clicks: Floats) -> Floats:
@@ -60,3 +60,20 @@ def test_pairs_tell_more_than_two_groups_and_their_intervals_hold() -> None:
 )
 def test_days_until_recovered(after: list[float], days: int | None) -> None:
     assert days_until_recovered(by_day([0.9, 0.04, 0.04, *after]), "click_through", 3, 2) == days
+
+
+def test_days_until_recovered_have_an_interval_of_shoppers() -> None:
+    rng = np.random.default_rng(4)
+    # Half of the shoppers are back on the first day, half on the sixth: who is drawn decides.
+    soon, late = [0.9, 0.04, 0.04, *[0.04] * 10], [0.9, 0.04, 0.04, *[0.02] * 5, *[0.04] * 5]
+    of_days = np.array([soon, late]).T
+    counts = np.array([totals(np.full(40, 1_000.0), 1_000 * np.tile(each, 20)) for each in of_days])
+    assert days_until_recovered(counts, "click_through", 3, 2) == 8
+    low, high = recovery_interval(counts, "click_through", 3, 2, rng)
+    assert low is not None
+    assert high is not None
+    assert 3 <= low <= 8 <= high
+    everyone = by_day([0.9, 0.04, 0.04, *[0.02] * 4, *[0.04] * 3])
+    assert recovery_interval(everyone, "click_through", 3, 2, rng) == (7, 7)
+    never = by_day([0.9, 0.04, 0.04, *[0.02] * 8])
+    assert recovery_interval(never, "click_through", 3, 2, rng) == (None, None)
