@@ -1,83 +1,95 @@
-"""What freshness is worth: one made-up month, once for each rhythm at which a recommender gets to know things.
-
-Live, hourly, nightly and weekly features and learning, and the most clicked items, each with the shop to itself and
-with the same visitors (``millrace.evaluation.month``): no servers, the functions of production in one process. Tastes
-shift once. Intervals are by shopper, differences are paired (``millrace.simulation.paired``); they tell of shoppers,
-not of other worlds.
-
-The first week is no part of the figures: after it every rhythm has reached a boundary.
-"""
+"""Run the months, keep their figures, write the document."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.environment import Say
-from benchmarks.report import Row, append, estimate_row
-from millrace.evaluation.month import WAYS, Size, month
+from benchmarks.freshness_value import document, results
+from benchmarks.freshness_value.clock import ClickLog, clock
+from benchmarks.freshness_value.figures import BASE, figures_of
+from benchmarks.report import Row, commit, machine, versions
+from millrace.evaluation.month import WAYS, make_front
 from millrace.settings import Settings
 from millrace.simulation.catalogue import Floats
-from millrace.simulation.days import DaysPlan
-from millrace.simulation.figures import Estimate
-from millrace.simulation.paired import days_until_recovered, figure, relative
+from millrace.simulation.days import DAY_S, Days
+from millrace.simulation.worlds import WORLDS, WorldKind, make_month_world
 
-# None of the worlds that the sizes below were tried out in.
-SEED = 7
-WARM_UP_DAYS, DAYS = 7, 30
-# Three days after a weekly boundary, four before the next: the middle of what may happen to the weekly arm.
-SHIFT_ON = WARM_UP_DAYS + 17
-# A visitor comes 2.7 times in ten days (2.6 on Globo.com).
-SHOPPERS, SESSIONS_PER_DAY, ITEMS = 750, 200.0, 100
-SIZE = Size(DaysPlan(WARM_UP_DAYS + DAYS, SESSIONS_PER_DAY, SHIFT_ON), SHOPPERS, ITEMS)
-FIGURES = ("click_through", "conversion")
 PREFIX = "freshness_value"
-BASE = "live"
-
-BY_DAY = Path(__file__).parent / "results" / "freshness-value.json"
 
 
-def run(say: Say, size: Size = SIZE, seed: int = SEED, by_day: Path = BY_DAY) -> list[Row]:
-    """Each arm's figures, live against the others, days until recovered. Each day's figures go into ``by_day``."""
-    settings = Settings()
-    counts: dict[str, Floats] = {}
-    for name, way in WAYS.items():
-        days = month(way, size, seed, settings)
-        for day in days.run():
-            say(f"{name}: day {day + 1} of {size.plan.days}")
-        counts[name] = days.counts
-    append([row for name in counts for row in _day_rows(name, counts[name], seed)], by_day)
-    return [row for what in FIGURES for row in _rows(what, counts, seed)]
-
-
-def _day_rows(name: str, counts: Floats, seed: int) -> list[Row]:
-    """Days count from 1, the first after the warm-up."""
-    return [
-        _row(f"{what}.{name}.day_{day:02}", figure(totals, what), "share", totals, seed)
-        for what in FIGURES
-        for day, totals in enumerate(counts[WARM_UP_DAYS:], start=1)
-    ]
-
-
-def _rows(what: str, counts: dict[str, Floats], seed: int) -> list[Row]:
+def run(
+    say: Say,
+    worlds: Sequence[str] = (),
+    seed: int = results.SEED,
+    kinds: Mapping[str, WorldKind] = WORLDS,
+    file: Path = results.RESULTS,
+    page: Path = document.DOCUMENT,
+) -> list[Row]:
+    """Measure the months of some worlds, of all if none is named; the document is written after each."""
     rows = []
-    spans = {"": slice(WARM_UP_DAYS, None), ".before": slice(WARM_UP_DAYS, SHIFT_ON), ".after": slice(SHIFT_ON, None)}
-    for span, within in spans.items():
-        totals = {name: of_days[within].sum(axis=0) for name, of_days in counts.items()}
-        rows += [_row(f"{what}.{name}{span}", figure(own, what), "share", own, seed) for name, own in totals.items()]
-        live = totals[BASE]
-        rows += [
-            _row(f"{what}.{BASE}_vs_{name}{span}", relative(live, own, what), "relative", live, seed)
-            for name, own in totals.items()
-            if name != BASE
-        ]
-    for name, of_days in counts.items():
-        took = days_until_recovered(of_days, what, SHIFT_ON, SHIFT_ON - WARM_UP_DAYS)
-        # A figure of its own unit says "not within the run": there is no number for it.
-        value, unit = (float(took), "days") if took else (float(len(of_days) - SHIFT_ON), "days, not yet")
-        rows.append(Row(f"{PREFIX}.{what}.{name}.recovered_after", value, unit, seed=seed))
+    for name in worlds or kinds:
+        one = measure(name, kinds[name], seed, say)
+        results.add(one, file)
+        document.write(results.read(file), page)
+        rows += _rows(one)
     return rows
 
 
-def _row(name: str, estimate: Estimate, unit: str, totals: Floats, seed: int) -> Row:
-    shoppers = int((totals.sum(axis=1) > 0).sum())
-    return estimate_row(f"{PREFIX}.{name}", estimate, unit, shoppers, seed)
+def measure(name: str, kind: WorldKind, seed: int, say: Say) -> dict[str, Any]:
+    """A month of every arm in a world."""
+    began, state, settings = time.monotonic(), commit(), Settings()
+    counts: dict[str, Floats] = {}
+    shoppers: dict[str, Any] = {}
+    for arm, way in WAYS.items():
+        world = make_month_world(seed, kind)
+        log = ClickLog(make_front(way, world, kind, settings))
+        days = Days(world, log, kind.plan)
+        for day in days.run():
+            say(f"{name}, {arm}: day {day + 1} of {kind.plan.days}")
+        counts[arm] = days.counts
+        if arm == BASE:
+            shoppers = clock(log.clicks, kind.warm_up_days * DAY_S)
+    return {
+        "world": name,
+        "seed": seed,
+        "command": f"millrace bench freshness-value --world {name} --seed {seed}",
+        "days": kind.plan.days - kind.warm_up_days,
+        "warm_up_days": kind.warm_up_days,
+        "shift_after": (kind.plan.shift_on or kind.plan.days) - kind.warm_up_days,
+        "shoppers": kind.shoppers,
+        "visits_per_day": kind.plan.sessions_per_day,
+        "items": kind.items,
+        "lifetime_days": round(kind.lifetime_s / DAY_S, 3),
+        "clock": shoppers,
+        "figures": figures_of(counts, kind, seed),
+        "wall_s": round(time.monotonic() - began, 1),
+        "commit": state,
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def _rows(one: Mapping[str, Any]) -> list[Row]:
+    """Of the whole month; the rest is in the results alone."""
+    rows = []
+    for what, arms in one["figures"].items():
+        for arm, figures in arms.items():
+            name = f"{PREFIX}.{one['world']}.{what}.{arm}"
+            rows.append(_row(name, figures["all"], "share", one))
+            if arm != BASE:
+                rows.append(_row(f"{name}.live_above", figures["live_above"]["all"], "relative", one))
+            took = figures["recovered"]
+            # A figure of its own unit says "not within the run": there is no number for it.
+            value, unit = (took[0], "days") if took[0] else (one["days"] - one["shift_after"], "days, not yet")
+            low, high = (None if end is None else float(end) for end in took[1:])
+            rows.append(Row(f"{name}.recovered_after", float(value), unit, low=low, high=high, seed=one["seed"]))
+    return rows
+
+
+def _row(name: str, rate: Sequence[float], unit: str, one: Mapping[str, Any]) -> Row:
+    value, low, high = rate
+    return Row(name, value, unit, samples=one["shoppers"], low=low, high=high, seed=one["seed"])

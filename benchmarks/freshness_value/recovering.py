@@ -1,0 +1,73 @@
+"""The document's part on the shift: what it cost each arm, and when each was back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from benchmarks.freshness_value.figures import BASE, FIGURES, NIGHTLY, lowest
+from benchmarks.freshness_value.results import Month
+from benchmarks.freshness_value.words import ARMS, TITLES, listed, rate, share, signed, table
+
+
+def recovery(one: Month) -> Iterator[str]:
+    """A month's tables of the shift, and what they say."""
+    yield f"### {one['world'].capitalize()}\n"
+    for what in FIGURES:
+        rows = []
+        for arm, name in ARMS.items():
+            own = one["figures"][what][arm]
+            changes = share(_lowest(one, own)), signed(own["first_change"]), signed(own["after_change"])
+            rows.append((name, rate(own["before"]), *changes, took(one, own["recovered"])))
+        head = (TITLES[what], "before the shift", "lowest 3 days before", "first 3 days after", "all days after")
+        yield table((*head, "back after"), rows)
+    yield from _said(one)
+
+
+def _lowest(one: Month, own: Mapping[str, Any]) -> float:
+    return lowest(own["by_day"][: one["shift_after"]])
+
+
+def took(one: Month, recovered: Sequence[int | None]) -> str:
+    """Days until an arm is back; those that are not within the run as more than it has."""
+    days = one["days"] - one["shift_after"]
+    value, low, high = (f"> {days}" if one is None else str(one) for one in recovered)
+    return f"{value} days ({low} to {high})"
+
+
+def _said(one: Month) -> Iterator[str]:
+    """What the click-through says of the shift."""
+    arms = one["figures"]["click_through"]
+    shown = {
+        arm: own["first_change"][2] < 0 and own["first_change"][0] < _lowest(one, own)
+        for arm, own in ((arm, arms[arm]) for arm in ARMS)
+    }
+    fell = [ARMS[arm] for arm in ARMS if shown[arm]]
+    if not fell:
+        yield (
+            "**The shift does not show in click-through**: no arm's first three days are below what happens without "
+            "a shift. That is no evidence that any arm recovers faster.\n"
+        )
+        return
+    yield f"- The shift shows in the click-through of {listed(fell)}: below 0, and below the lowest three days before."
+    stood = [ARMS[arm] for arm in ARMS if not shown[arm]]
+    if stood:
+        yield f"  It does not show in that of {listed(stood)}."
+    for arm in (arm for arm in ARMS if arm != BASE and shown[arm]):
+        yield f"- {_against(ARMS[arm], arms[BASE]['recovered'], arms[arm]['recovered'])}"
+    before, first, after = (signed(arms[NIGHTLY]["live_above"][span]) for span in ("before", "first", "after"))
+    yield f"- Live against nightly: {before} before the shift, {first} in the first three days after, {after} in all.\n"
+
+
+def _against(name: str, live: Sequence[int | None], other: Sequence[int | None]) -> str:
+    """Whether live is back earlier. None: not within the run."""
+    never = float("inf")
+    (own, _, latest), (their, earliest, _) = (
+        tuple(never if day is None else day for day in days) for days in (live, other)
+    )
+    if own > their:
+        return f"Live is back **later** than {name}."
+    if own == their:
+        return f"Live is back no earlier than {name}."
+    sure = "and the intervals do not overlap" if latest < earliest else "but the intervals overlap"
+    return f"Live is back earlier than {name}, {sure}."
