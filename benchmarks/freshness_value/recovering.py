@@ -45,11 +45,11 @@ def _said(one: Month) -> Iterator[str]:
     fell = [ARMS[arm] for arm in ARMS if shown[arm]]
     if not fell:
         yield (
-            "**The shift does not show in click-through**: no arm's first three days are below what happens without "
-            "a shift. That is no evidence that any arm recovers faster.\n"
+            "**The shift does not show in click-through**: no arm's first three days are surely below its level and "
+            "below its lowest three days before. That is no evidence that any arm recovers faster.\n"
         )
         return
-    yield f"- The shift shows in the click-through of {listed(fell)}: below 0, and below the lowest three days before."
+    yield f"- The shift shows in the click-through of {listed(fell)}: surely below level and lowest three days before."
     stood = [ARMS[arm] for arm in ARMS if not shown[arm]]
     if stood:
         yield f"  It does not show in that of {listed(stood)}."

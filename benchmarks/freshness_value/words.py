@@ -80,6 +80,14 @@ ARMS = {
     "popularity": "popularity",
 }
 """What the tables call each arm."""
+CLOCK = """\
+## The clock of Globo.com
+
+The news world's clock is set by the clicks of Globo.com, ten days of them; ours are the live arm's, ten days after the
+warm-up. It is a small shop with the clock of a news site, no copy of one: the sizes are not set, and the weight of
+quality goes no further because with more of it pages are clicked too often and visits get too long. The shop is set by
+no data.
+"""
 TITLES = {"click_through": "click-through", "conversion": "conversion"}
 MOVED_BY: Mapping[str, tuple[str, str]] = {
     "two_clicks": ("visits with two or more clicks: share with exactly two", "not set; quality of the items moves it"),

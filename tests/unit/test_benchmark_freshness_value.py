@@ -116,6 +116,7 @@ def test_the_document_is_of_the_results_and_says_what_is_missing(measured: Measu
         ([0.1, 0.0, 0.2], "below, the interval reaches what is claimed"),
         ([0.05, 0.01, 0.09], "below the claim"),
         ([0.01, -0.05, 0.07], "below the claim, and the interval includes 0"),
+        ([-0.2, -0.3, -0.1], "live is **below** nightly"),
     ],
 )
 def test_what_is_measured_stands_beside_what_is_claimed(measured: Measured, above: list[float], verdict: str) -> None:
