@@ -9,7 +9,14 @@ import numpy as np
 
 from millrace.simulation.catalogue import Floats
 from millrace.simulation.figures import Estimate
-from millrace.simulation.paired import WINDOW_DAYS, days_until_recovered, figure, recovery_interval, relative
+from millrace.simulation.paired import (
+    WINDOW_DAYS,
+    days_until_recovered,
+    figure,
+    recovery_draws,
+    recovery_interval,
+    relative,
+)
 from millrace.simulation.worlds import WorldKind
 
 FIGURES = ("click_through", "conversion")
@@ -29,7 +36,8 @@ def figures_of(counts: Mapping[str, Floats], kind: WorldKind, seed: int) -> dict
     ``all``, ``before``, ``first`` (days after the shift) and ``after``: value and the ends of its interval, as
     fractions of 1. ``live_above``: the same spans, how much higher live is, as a share. ``first_change`` and
     ``after_change``: against the arm's own days before. ``recovered``: days and the ends of their interval, null where
-    that is not within the run. ``by_day``: values.
+    that is not within the run. ``live_back``: shares of the draws of shoppers in which live is back earlier, and later.
+    ``by_day``: values.
     """
     warm, shift = kind.warm_up_days, kind.plan.shift_on
     if shift is None:
@@ -44,6 +52,11 @@ def figures_of(counts: Mapping[str, Floats], kind: WorldKind, seed: int) -> dict
     found: dict[str, dict[str, Any]] = {}
     for what in FIGURES:
         found[what] = {}
+        # The same draws of shoppers for every arm.
+        draws = {
+            arm: recovery_draws(of_days, what, shift, shift - warm, np.random.default_rng(seed))
+            for arm, of_days in counts.items()
+        }
         for arm, own in totals.items():
             one: dict[str, Any] = {span: _rate(figure(total, what)) for span, total in own.items()}
             for span in ("first", "after"):
@@ -52,10 +65,12 @@ def figures_of(counts: Mapping[str, Floats], kind: WorldKind, seed: int) -> dict
                 one["live_above"] = {
                     span: _rate(relative(totals[BASE][span], total, what)) for span, total in own.items()
                 }
-            # The same draws of shoppers for every arm.
-            of_shift = counts[arm], what, shift, shift - warm
-            took = days_until_recovered(*of_shift)
-            one["recovered"] = [took, *recovery_interval(*of_shift, np.random.default_rng(seed))]
+                one["live_back"] = [
+                    float((draws[BASE] < draws[arm]).mean()),
+                    float((draws[BASE] > draws[arm]).mean()),
+                ]
+            took = days_until_recovered(counts[arm], what, shift, shift - warm)
+            one["recovered"] = [took, *recovery_interval(draws[arm])]
             one["by_day"] = [round(figure(day, what).value, 6) for day in counts[arm][warm:]]
             found[what][arm] = one
     return found

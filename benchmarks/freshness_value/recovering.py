@@ -9,6 +9,9 @@ from benchmarks.freshness_value.figures import BASE, FIGURES, NIGHTLY, lowest
 from benchmarks.freshness_value.results import Month
 from benchmarks.freshness_value.words import ARMS, TITLES, listed, rate, share, signed, table
 
+SURE = 0.975
+"""Share of the draws: what a 95 % interval leaves out on the other side."""
+
 
 def recovery(one: Month) -> Iterator[str]:
     """A month's tables of the shift, and what they say."""
@@ -54,20 +57,14 @@ def _said(one: Month) -> Iterator[str]:
     if stood:
         yield f"  It does not show in that of {listed(stood)}."
     for arm in (arm for arm in ARMS if arm != BASE and shown[arm]):
-        yield f"- {_against(ARMS[arm], arms[BASE]['recovered'], arms[arm]['recovered'])}"
+        yield f"- {_against(ARMS[arm], *arms[arm]['live_back'])}"
     before, first, after = (signed(arms[NIGHTLY]["live_above"][span]) for span in ("before", "first", "after"))
-    yield f"- Live against nightly: {before} before the shift, {first} in the first three days after, {after} in all.\n"
+    yield f"- Live against nightly: {before} before the shift, {first} in the first three days after, {after} in all of them.\n"
 
 
-def _against(name: str, live: Sequence[int | None], other: Sequence[int | None]) -> str:
-    """Whether live is back earlier. None: not within the run."""
-    never = float("inf")
-    (own, _, latest), (their, earliest, _) = (
-        tuple(never if day is None else day for day in days) for days in (live, other)
+def _against(name: str, earlier: float, later: float) -> str:
+    """Whether live is back earlier than an arm: by the shares of the draws in which it is, and in which it is later."""
+    verdict = "earlier" if earlier >= SURE else "**later**" if later >= SURE else "no difference is shown"
+    return (
+        f"Live is back earlier than {name} in {earlier:.0%} of the draws of shoppers, later in {later:.0%}: {verdict}."
     )
-    if own > their:
-        return f"Live is back **later** than {name}."
-    if own == their:
-        return f"Live is back no earlier than {name}."
-    sure = "and the intervals do not overlap" if latest < earliest else "but the intervals overlap"
-    return f"Live is back earlier than {name}, {sure}."

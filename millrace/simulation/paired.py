@@ -74,19 +74,20 @@ def days_until_recovered(counts: Floats, name: str, shift_on: int, level_days: i
     return _days(_until_recovered(everyone, counts, name, shift_on, level_days)[0])
 
 
-def recovery_interval(
-    counts: Floats, name: str, shift_on: int, level_days: int, random: np.random.Generator
-) -> tuple[int | None, int | None]:
-    """Ends of the 95 % interval of ``days_until_recovered``: of 1,000 draws of as many shoppers (bootstrap).
+def recovery_draws(counts: Floats, name: str, shift_on: int, level_days: int, random: np.random.Generator) -> Floats:
+    """``days_until_recovered`` of 1,000 draws of as many shoppers (bootstrap); infinite where that is not in the run.
 
-    Draws that do not recover within the run stand at the upper end, as None.
+    Generators of one seed draw the same shoppers, so that two shops can be compared draw by draw.
     """
     shoppers = counts.shape[1]
     drawn = random.multinomial(shoppers, np.full(shoppers, 1 / shoppers), size=DRAWS).astype(np.float64)
-    ends = np.quantile(
-        _until_recovered(drawn, counts, name, shift_on, level_days), (0.025, 0.975), method="inverted_cdf"
-    )
-    return _days(ends[0]), _days(ends[1])
+    return _until_recovered(drawn, counts, name, shift_on, level_days)
+
+
+def recovery_interval(draws: Floats) -> tuple[int | None, int | None]:
+    """Ends of the 95 % interval of ``days_until_recovered``; None: not within the run."""
+    low, high = np.quantile(draws, (0.025, 0.975), method="inverted_cdf")
+    return _days(low), _days(high)
 
 
 def _until_recovered(weights: Floats, counts: Floats, name: str, shift_on: int, level_days: int) -> Floats:
