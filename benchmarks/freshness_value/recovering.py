@@ -48,18 +48,19 @@ def _said(one: Month) -> Iterator[str]:
     fell = [ARMS[arm] for arm in ARMS if shown[arm]]
     if not fell:
         yield (
-            "**The shift does not show in click-through**: no arm's first three days are surely below its level and "
-            "below its lowest three days before. That is no evidence that any arm recovers faster.\n"
+            "**The shift does not show in click-through**: no arm's change in the first three days has an interval "
+            "below 0 and is below its lowest three days before. That is no evidence that any arm recovers faster.\n"
         )
         return
-    yield f"- The shift shows in the click-through of {listed(fell)}: surely below level and lowest three days before."
+    yield f"- The shift shows in the click-through of {listed(fell)}:"
+    yield "  the interval of the first three days' change is below 0, and the change below the lowest three days before."
     stood = [ARMS[arm] for arm in ARMS if not shown[arm]]
     if stood:
         yield f"  It does not show in that of {listed(stood)}."
     for arm in (arm for arm in ARMS if arm != BASE and shown[arm]):
         yield f"- {_against(ARMS[arm], *arms[arm]['live_back'])}"
     before, first, after = (signed(arms[NIGHTLY]["live_above"][span]) for span in ("before", "first", "after"))
-    yield f"- Live against nightly: {before} before the shift, {first} in the first three days after, {after} in all of them.\n"
+    yield f"- Live against nightly: {before} before the shift, {first} in the three days after, {after} in all after.\n"
 
 
 def _against(name: str, earlier: float, later: float) -> str:

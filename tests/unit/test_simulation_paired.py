@@ -82,7 +82,7 @@ def test_shops_are_compared_by_the_same_draws() -> None:
     rng = np.random.default_rng(7)
     days = [
         totals(np.full(50, 1_000.0), 1_000 * rate * rng.uniform(0, 2, 50))
-        for rate in (0.9, 0.04, 0.04, *[0.02] * 4, *[0.04] * 4)
+        for rate in (0.9, 0.04, 0.04, *[0.02] * 4, *[0.06] * 5)
     ]
     soon = np.array(days)
     # The same shop, back a day later.
