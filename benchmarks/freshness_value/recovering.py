@@ -53,7 +53,7 @@ def _said(one: Month) -> Iterator[str]:
         )
         return
     yield f"- The shift shows in the click-through of {listed(fell)}:"
-    yield "  the interval of the first three days' change is below 0, and the change below the lowest three days before."
+    yield "  the interval of the first three days' change is below 0, the change below the lowest three days before."
     stood = [ARMS[arm] for arm in ARMS if not shown[arm]]
     if stood:
         yield f"  It does not show in that of {listed(stood)}."
