@@ -121,13 +121,19 @@ def listed(names: Sequence[str]) -> str:
 
 def share(value: float) -> str:
     """A change in percent."""
-    return f"{100 * value:+.0f} %"
+    return f"{_whole(value)} %"
 
 
 def signed(ends: Sequence[float]) -> str:
     """A change in percent, with its interval."""
     value, low, high = ends
-    return f"{share(value)} ({100 * low:+.0f} to {100 * high:+.0f})"
+    return f"{share(value)} ({_whole(low)} to {_whole(high)})"
+
+
+def _whole(value: float) -> str:
+    """Signed whole percent; nothing is +0."""
+    text = f"{100 * value:+.0f}"
+    return "+0" if text == "-0" else text
 
 
 def rate(ends: Sequence[float]) -> str:
