@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import click
 
 from benchmarks.quality.runs import DATA, Run
-from benchmarks.report import machine, versions
+from benchmarks.report import commit, machine, versions
 from millrace.cli import evaluate, tune
 from millrace.cli._evaluate_options import Data, Passes, taken
 from millrace.cli._evaluate_view import as_row
@@ -38,7 +36,7 @@ class Measured:
 
 def measure(run: Run, settings: Settings, say: Say) -> Measured:
     """Measure a row. Where an earlier measurement of the same was interrupted, it goes on. Raises MillraceError."""
-    began, commit = time.monotonic(), _commit()
+    began, state = time.monotonic(), commit()
     data, passes, _ = _options(evaluate.command, run.arguments, settings)
     (lag,) = passes.each
     stream = _events(data, passes.protocol)
@@ -60,7 +58,7 @@ def measure(run: Run, settings: Settings, say: Say) -> Measured:
         "tuning": json.loads(json.dumps(asdict(found))) if found else None,
         "wall_s": round(time.monotonic() - began, 1),
         "code": code_digest(),
-        "commit": commit,
+        "commit": state,
         "machine": machine(),
         "versions": versions(),
     }
@@ -88,17 +86,3 @@ def _options(command: click.Command, arguments: str, settings: Settings) -> tupl
 def _events(data: Data, protocol: str) -> EventStream:
     """Kept for the next row: several in a row are over the same events."""
     return data.read(protocol)
-
-
-def _commit() -> str:
-    """The commit of this checkout, with a + where files were changed since; empty outside of one."""
-
-    def git(*words: str) -> str:
-        folder = Path(__file__).parent
-        return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""

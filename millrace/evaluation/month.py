@@ -3,7 +3,7 @@
 Each arm has the shop to itself, with the same visitors and the same coins: what an arm's shoppers click teaches that
 arm and no other, as if it had been deployed alone. Nothing leaks between arms, and differences are paired by shopper.
 
-The world has the clock of a news site, set by the Globo.com clicks (see ``docs/freshness-in-simulation.md``).
+What it measured: ``docs/freshness-in-simulation.md``.
 """
 
 from __future__ import annotations
@@ -17,21 +17,12 @@ import numpy as np
 from millrace.evaluation.lag import parse_lag
 from millrace.evaluation.late import LateRecommender
 from millrace.events import build
-from millrace.settings import DAY_MS, HOUR_MS, Settings
-from millrace.simulation.catalogue import Catalogue, Change
-from millrace.simulation.days import DAY_S, Days, DaysPlan, Visit
-from millrace.simulation.people import Habits, People
+from millrace.settings import Settings
+from millrace.simulation.catalogue import Change
+from millrace.simulation.days import DAY_S, Days, Front, Visit
 from millrace.simulation.sessions import Ask, Deed, Page
 from millrace.simulation.world import World
-
-EPOCH_MS = 2_924 * 7 * DAY_MS
-"""When the world begins: a day and week boundary of UTC, in January 2026."""
-LIFETIME_S = 30 * HOUR_MS / 1000
-"""Of an item, on average. The median age at a click on Globo.com is 21 hours: so is that of an exponential of 30."""
-DRIFT_PERIOD_S = 120 * DAY_S
-"""A taste is another one after a month, and nearly the same after a day. The clicks do not tell: a choice."""
-HABITS = Habits(need=4.0, quality=1.0, novelty=0.5, familiarity=-8.0)
-"""Quality counts more than in ``millrace simulate``, and what was opened before less: few read an article twice."""
+from millrace.simulation.worlds import EPOCH_MS, WorldKind, make_month_world
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +49,6 @@ WAYS: Mapping[str, Way] = {
     "weekly": Way("7d"),
     "popularity": Way(None),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How large the shop is, and how long it is watched."""
-
-    plan: DaysPlan
-    shoppers: int
-    items: int
-    k: int = 10
-
-
-def make_calibrated_world(seed: int, size: Size) -> World:
-    """The world of every arm."""
-    people = People(size.shoppers, seed, DRIFT_PERIOD_S)
-    people.habits = HABITS
-    return World(seed, Catalogue(size.items, seed, EPOCH_MS, LIFETIME_S), people)
 
 
 class RecommendedPages:
@@ -135,16 +109,21 @@ class PopularPages:
         """The shelves see the catalogue."""
 
 
-def month(way: Way, size: Size, seed: int, settings: Settings) -> Days:
+def month(way: Way, kind: WorldKind, seed: int, settings: Settings) -> Days:
     """One arm's shop, ready to run."""
-    world = make_calibrated_world(seed, size)
+    world = make_month_world(seed, kind)
+    return Days(world, make_front(way, world, kind, settings), kind.plan)
+
+
+def make_front(way: Way, world: World, kind: WorldKind, settings: Settings) -> Front:
+    """Who fills the pages of an arm's shop."""
     if way.lag is None:
-        return Days(world, PopularPages(world, size.k), size.plan)
+        return PopularPages(world, kind.k)
     # Items on sale at first, and twice as many as come on average.
-    items_max = round(size.items * (1 + 2 * size.plan.days * DAY_S / LIFETIME_S)) + 1_000
-    random = np.random.default_rng(seed)
+    items_max = round(kind.items * (1 + 2 * kind.plan.days * DAY_S / kind.lifetime_s)) + 1_000
+    random = np.random.default_rng(world.seed)
     recommender = LateRecommender(settings, parse_lag(way.lag), items_max, random, way.knows_user)
-    return Days(world, RecommendedPages(world, recommender, size.k), size.plan)
+    return RecommendedPages(world, recommender, kind.k)
 
 
 def _ids(visit: Visit) -> tuple[str, str]:

@@ -13,6 +13,7 @@ is given what it asks and where it publishes.
 ``arms``, ``figures`` policies that are compared, and the true figures of each with intervals
 ``storefront``        sessions in time: asks, shows, publishes
 ``days``              the same over simulated days, in one process and without a clock
+``worlds``            the kinds of world whose month is simulated: news, shop
 ``paired``            differences between shops with the same shoppers; days until one has recovered
 ===================== =================================================================================
 """

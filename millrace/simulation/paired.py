@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from millrace.simulation.catalogue import Floats
 from millrace.simulation.figures import RATIOS, Estimate, ratio
 
@@ -16,6 +18,8 @@ WINDOW_DAYS = 3
 """Days whose mean tells how a shop does: a single one is mostly noise."""
 RECOVERED = 0.95
 """Share of the level before that counts as back."""
+DRAWS = 1_000
+"""Of shoppers, for an interval of days: more move its ends by no whole day."""
 
 
 def figure(totals: Floats, name: str) -> Estimate:
@@ -66,14 +70,42 @@ def days_until_recovered(counts: Floats, name: str, shift_on: int, level_days: i
     1 is the first day after the shift, and no window reaches back before it: the earliest answer is 3. None: not
     within the run.
     """
-    numerator, denominator = RATIOS[name]
-    tops, bottoms = counts[:, :, numerator].sum(axis=1), counts[:, :, denominator].sum(axis=1)
+    everyone = np.ones((1, counts.shape[1]))
+    return _days(_until_recovered(everyone, counts, name, shift_on, level_days)[0])
 
-    def mean(first: int, last: int) -> float:
-        return float(tops[first:last].sum() / bottoms[first:last].sum())
+
+def recovery_draws(counts: Floats, name: str, shift_on: int, level_days: int, random: np.random.Generator) -> Floats:
+    """``days_until_recovered`` of 1,000 draws of as many shoppers (bootstrap); infinite where that is not in the run.
+
+    Generators of one seed draw the same shoppers, so that two shops can be compared draw by draw.
+    """
+    shoppers = counts.shape[1]
+    drawn = random.multinomial(shoppers, np.full(shoppers, 1 / shoppers), size=DRAWS).astype(np.float64)
+    return _until_recovered(drawn, counts, name, shift_on, level_days)
+
+
+def recovery_interval(draws: Floats) -> tuple[int | None, int | None]:
+    """Ends of the 95 % interval of ``days_until_recovered``; None: not within the run."""
+    low, high = np.quantile(draws, (0.025, 0.975), method="inverted_cdf")
+    return _days(low), _days(high)
+
+
+def _until_recovered(weights: Floats, counts: Floats, name: str, shift_on: int, level_days: int) -> Floats:
+    """As ``days_until_recovered`` with so much of each shopper: float64[draws, shoppers] -> float64[draws]; or inf."""
+    numerator, denominator = RATIOS[name]
+    tops, bottoms = weights @ counts[:, :, numerator].T, weights @ counts[:, :, denominator].T
+
+    def mean(first: int, last: int) -> Floats:
+        with np.errstate(invalid="ignore"):
+            means: Floats = tops[:, first:last].sum(axis=1) / bottoms[:, first:last].sum(axis=1)
+        return means
 
     level = mean(shift_on - level_days, shift_on)
-    for last in range(shift_on + WINDOW_DAYS, len(counts) + 1):
-        if mean(last - WINDOW_DAYS, last) >= RECOVERED * level:
-            return last - shift_on
-    return None
+    took: Floats = np.full(len(weights), np.inf)
+    for last in range(len(counts), shift_on + WINDOW_DAYS - 1, -1):
+        took[mean(last - WINDOW_DAYS, last) >= RECOVERED * level] = last - shift_on
+    return took
+
+
+def _days(took: float) -> int | None:
+    return int(took) if math.isfinite(took) else None

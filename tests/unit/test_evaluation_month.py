@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from millrace.evaluation.month import WAYS, Size, month
-from millrace.settings import Settings
+from millrace.evaluation.month import WAYS, month
+from millrace.settings import DAY_MS, Settings
 from millrace.simulation.catalogue import Floats
 from millrace.simulation.days import DaysPlan
 from millrace.simulation.figures import Count
 from millrace.simulation.paired import figure
+from millrace.simulation.worlds import EPOCH_MS, WORLDS
 
-SIZE = Size(DaysPlan(days=3, sessions_per_day=20.0, shift_on=2), shoppers=30, items=40)
+TINY = replace(WORLDS["news"], plan=DaysPlan(days=3, sessions_per_day=20.0, shift_on=2), shoppers=30, items=40)
 
 
 def counted(name: str, seed: int = 3) -> Floats:
-    days = month(WAYS[name], SIZE, seed, Settings())
+    days = month(WAYS[name], TINY, seed, Settings())
     assert list(days.run()) == [0, 1, 2]
     return days.counts
 
@@ -55,3 +58,14 @@ def test_figures_of_a_tiny_run(counts: dict[str, Floats]) -> None:
         assert click_through.value == totals[:, Count.CLICKS].sum() / slots
         assert click_through.low < click_through.value < click_through.high
     assert np.isfinite(figure(counts["live"].sum(axis=0), "conversion").value)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_worlds_are_watched_for_whole_weeks_and_a_shift(name: str) -> None:
+    kind = WORLDS[name]
+    assert EPOCH_MS % (7 * DAY_MS) == 0
+    assert kind.warm_up_days % 7 == 0, "after the warm-up each rhythm has reached a boundary"
+    assert kind.plan.days - kind.warm_up_days == 30
+    assert kind.plan.shift_on is not None
+    # The middle of what may happen to weekly learning.
+    assert kind.plan.shift_on % 7 == 3

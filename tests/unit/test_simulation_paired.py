@@ -9,7 +9,7 @@ import pytest
 
 from millrace.simulation.catalogue import Floats
 from millrace.simulation.figures import Count
-from millrace.simulation.paired import days_until_recovered, figure, relative
+from millrace.simulation.paired import days_until_recovered, figure, recovery_draws, recovery_interval, relative
 
 
 def totals(slots: Floats, clicks: Floats) -> Floats:
@@ -60,3 +60,37 @@ def test_pairs_tell_more_than_two_groups_and_their_intervals_hold() -> None:
 )
 def test_days_until_recovered(after: list[float], days: int | None) -> None:
     assert days_until_recovered(by_day([0.9, 0.04, 0.04, *after]), "click_through", 3, 2) == days
+
+
+def test_days_until_recovered_have_an_interval_of_shoppers() -> None:
+    # Half of the shoppers are back on the first day, half on the sixth: who is drawn decides.
+    soon, late = [0.9, 0.04, 0.04, *[0.04] * 10], [0.9, 0.04, 0.04, *[0.02] * 5, *[0.04] * 5]
+    of_days = np.array([soon, late]).T
+    mixed = np.array([totals(np.full(40, 1_000.0), 1_000 * np.tile(each, 20)) for each in of_days])
+    assert days_until_recovered(mixed, "click_through", 3, 2) == 8
+    low, high = recovery_interval(draws(mixed))
+    assert low is not None
+    assert high is not None
+    assert 3 <= low <= 8 <= high
+    everyone = by_day([0.9, 0.04, 0.04, *[0.02] * 4, *[0.04] * 3])
+    assert recovery_interval(draws(everyone)) == (7, 7)
+    never = by_day([0.9, 0.04, 0.04, *[0.02] * 8])
+    assert recovery_interval(draws(never)) == (None, None)
+
+
+def test_shops_are_compared_by_the_same_draws() -> None:
+    rng = np.random.default_rng(7)
+    days = [
+        totals(np.full(50, 1_000.0), 1_000 * rate * rng.uniform(0, 2, 50))
+        for rate in (0.9, 0.04, 0.04, *[0.02] * 4, *[0.06] * 5)
+    ]
+    soon = np.array(days)
+    # The same shop, back a day later.
+    late = np.array([*days[:3], days[3], *days[3:-1]])
+    assert (draws(soon) < draws(late)).mean() > 0.95
+    assert not (draws(soon) > draws(late)).any()
+    assert (draws(soon) == draws(soon)).all()
+
+
+def draws(counts: Floats) -> Floats:
+    return recovery_draws(counts, "click_through", 3, 2, np.random.default_rng(4))
