@@ -105,6 +105,49 @@ def test_a_run_for_a_while_prints_what_it_saw(process: StartProcess, millrace_ho
     assert belonging_to(millrace_home) == {}
 
 
+def test_live_learning_is_on_trial_over_all_runs_beside_the_truth(process: StartProcess, millrace_home: Path) -> None:
+    """What was defined and started once goes on in the next run, and so does the truth."""
+
+    def shown() -> dict[str, Any]:
+        child = process("millrace", "experiments", "show", "live-learning", "--json", env=FREE_PORTS)
+        content: dict[str, Any] = json.loads(child.output()) if child.wait(60) == 0 else {}
+        return content
+
+    def known(pages: int = 0) -> bool:
+        content = shown()
+        figures = content.get("figures", [])
+        told = len(figures) == 3 and all(int(one.get("users", 0)) > 5 for one in figures)
+        truths = content.get("truth", {})
+        return told and len(truths) == 3 and all(one["pages"] > pages for one in truths.values())
+
+    def run_until(pages: int) -> dict[str, Any]:
+        child = process("millrace", "run", "--rate", "40", "--json", env=FREE_PORTS)
+        child.until(lambda: known(pages), timeout_s=START_TIMEOUT_S)
+        assert child.terminate(60) == 0
+        output = child.output()
+        summary: dict[str, Any] = json.loads(output[output.index("{\n") :])
+        return summary
+
+    def told(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        trial = summary["trial"]
+        assert trial["experiment_id"] == "live-learning"
+        assert len(trial["in_words"]) == 2
+        arms = {arm["name"]: arm for arm in trial["arms"]}
+        assert arms.keys() == {"frozen", "live", "popular"}
+        for arm in arms.values():
+            assert 0 < arm["true_click_through"] < 1
+        for name in ("live", "popular"):
+            assert arms[name]["low"] < arms[name]["effect"] < arms[name]["high"]
+            assert arms[name]["low"] <= arms[name]["true_effect"] <= arms[name]["high"]
+        return arms
+
+    first = told(run_until(30))
+    second = told(run_until(60))
+    for name, arm in first.items():
+        assert second[name]["slots"] > arm["slots"], "the same experiment went on"
+    assert belonging_to(millrace_home) == {}
+
+
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_however_a_run_ends_nothing_is_left_running(
     process: StartProcess, millrace_home: Path, end: signal.Signals
