@@ -10,6 +10,7 @@ from hypothesis import given as with_any
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as some
 
+from benchmarks.answers import outcome
 from millrace.errors import InvalidField
 from millrace.experiments.comparison import Comparison
 from millrace.experiments.definition import CLICKS
@@ -29,7 +30,6 @@ from tests.experiment_support import (
     define,
     definition,
     ledgers,
-    outcome,
     start,
     stop,
     traffic,
