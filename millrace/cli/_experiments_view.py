@@ -82,7 +82,7 @@ def print_one(experiment: Experiment, truths: Mapping[str, Truth]) -> None:
             row += [f"{figures.users:,}", f"{figures.slots:,}", f"{rate:.2%}", f"{figures.conversions:,}"]
             row += [f"{figures.conversion_value:,.2f}", figures.failures, _latency(list(figures.serve_counts))]
         rows.append(row)
-    columns = ("arm", "what", "share", "users", "slots", "clicked", "purchases", "value", "fell back", "p50 / p95 ms")
+    columns = ("arm", "what", "share", "users", "slots", "clicked", "purchases", "value", "failed", "p50 / p95 ms")
     print_table(columns, [[*row, *[""] * (len(columns) - len(row))] for row in rows])
     for line in drawn(experiment, true_effects(experiment, truths)):
         click.echo(line)

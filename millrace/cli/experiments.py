@@ -68,7 +68,9 @@ def command() -> None:
 @click.option("--rate", default=0.05, show_default=True, help="Clicks of a slot that are expected of the control.")
 @click.option("--lift", default=0.1, show_default=True, help="The smallest relative difference that should be found.")
 @click.option("--worthwhile", default=0.0, help="Reject an arm that is surely not better by so much [default: 0].")
-@click.option("--fallback-margin", default=0.0, help="Stop an arm that falls back so much more often [default: never].")
+@click.option(
+    "--fallback-margin", default=0.0, help="Stop an arm that fails or falls back so much more often [default: never]."
+)
 @click.option("--slow-ms", default=0.0, help="An answer that takes longer is slow.")
 @click.option("--slow-margin", default=0.0, help="Stop an arm that is slow so much more often [default: never].")
 @click.option("--model", help="Registered model [default: the one of the settings].")
