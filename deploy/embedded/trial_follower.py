@@ -19,6 +19,9 @@ from millrace.v1.model_pb2 import ModelEvent
 _POLL_S = 0.5
 # A command that is not answered by then (the tracker is being started) is sent again, after a look at what is so.
 _ASK_S = 5.0
+# The tracker may hear of the champion a little later than this does. Whoever refuses again and again has no room for
+# it: people have to make it, and the next run asks again.
+_REFUSALS_MAX, _REFUSED_PAUSE_S = 3, 5.0
 # A thread that asks is not waited for at the end: what it asks for is for every run.
 _JOIN_S = 1.0
 
@@ -37,7 +40,7 @@ class TrialFollower:
         self._kafka, self._stream = kafka, stream
         self._ledger = Ledger(model_name)
         self._record: Experiment | None = None
-        self._problem, self._refused = "", False
+        self._problem, self._refusals = "", 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="trial", daemon=True)
         self._thread.start()
@@ -73,13 +76,15 @@ class TrialFollower:
         from millrace.registry.asking import Refused
         from millrace.simulation.truth import read_truths
 
-        command = None if self._refused else next_command(self._record, self._ledger)
+        asks = self._refusals < _REFUSALS_MAX
+        command = next_command(self._record, self._ledger) if asks else None
         if command is not None:
             try:
                 self._record, self._problem = ask_tracker(self._kafka, self._stream, command, _ASK_S), ""
             except Refused as error:
-                # Whoever refused it would again: people have to make room first, and the next run asks again.
-                self._problem, self._refused = str(error), True
+                self._problem = str(error)
+                self._refusals += 1
+                self._stop.wait(_REFUSED_PAUSE_S)
             except MillraceError as error:
                 self._problem = str(error)
         truths = read_truths(EXPERIMENT_ID, self._record.started_at_ms) if self._record is not None else {}
