@@ -1,4 +1,4 @@
-"""Has the trial of live learning started, once the pipeline can, and follows it. In a thread: nobody waits for it."""
+"""Has the trial of live learning started, once everything is up, and follows it. In a thread: nobody waits for it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Self
 
 from deploy.embedded.snapshot import EXPERIMENT_ID, TrialView
 from millrace.errors import MillraceError
+from millrace.registry.asking import Refused
 from millrace.registry.ledger import Ledger
 from millrace.settings import KafkaSettings, StreamSettings
 from millrace.stream.reader import TopicReader
@@ -42,13 +43,19 @@ class TrialFollower:
         self._record: Experiment | None = None
         self._problem, self._refusals = "", 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="trial", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Start following, if it does not yet. Until then it takes nothing of what starting processes need."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._follow, name="trial", daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         """Stop following."""
         self._stop.set()
-        self._thread.join(timeout=_JOIN_S)
+        if self._thread is not None:
+            self._thread.join(timeout=_JOIN_S)
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +80,6 @@ class TrialFollower:
         # Here, because scipy takes most of a second to import, in which the processes could start.
         from deploy.embedded.trial import next_command, view
         from millrace.experiments.asking import ask_tracker
-        from millrace.registry.asking import Refused
         from millrace.simulation.truth import read_truths
 
         asks = self._refusals < _REFUSALS_MAX

@@ -130,7 +130,7 @@ class Watch:
     Parameters
     ----------
     trial
-        Follows the experiment of the simulated shoppers; None without them.
+        Follows the experiment of the simulated shoppers, from when everything is up; None without them.
     """
 
     def __init__(self, pipeline: Pipeline, settings: Settings, trial: TrialFollower | None = None) -> None:
@@ -158,7 +158,7 @@ class Watch:
         outcomes = _came(self._outcomes, answers.get(JOINER, nothing), "millrace_joiner_slots_total")
         _came(self._learned, answers.get(LEARNER, nothing), "millrace_learner_slots_total")
         serving = answers.get(RECOMMENDER, nothing).detail
-        return Snapshot(
+        snapshot = Snapshot(
             at_s=now_s - self._began_s,
             events=round(self._events.total),
             events_per_s=handled / seconds,
@@ -179,6 +179,9 @@ class Watch:
             shown=self._newest_answer(),
             trial=self._trial.view if self._trial is not None else None,
         )
+        if self._trial is not None and snapshot.healthy:
+            self._trial.begin()
+        return snapshot
 
     def _progress(self, samples: Sequence[Sample]) -> tuple[float, tuple[float, float] | None]:
         """Interactions handled since the last look, and how fresh features were."""
