@@ -112,11 +112,16 @@ def _show_live(snapshots: Iterator[Snapshot], addresses: Mapping[str, str]) -> S
 
 
 def _show_lines(snapshots: Iterator[Snapshot]) -> Snapshot:
-    """A line every few seconds, and at once when a process changes its state."""
-    from millrace.cli._run_view import line
+    """A line every few seconds, and at once when a process or the experiment changes its state."""
+    from millrace.cli._run_view import line, trial
 
     shown: Sequence[str] = ()
+    on_trial = ""
     for number, last in enumerate(snapshots):
+        if last.trial is not None and last.trial.state != on_trial:
+            on_trial = last.trial.state
+            for about in trial(last):
+                click.echo(about)
         states = [process.state for process in last.processes]
         if number % SNAPSHOTS_A_LINE == 0 or states != shown:
             click.echo(line(last))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -107,44 +108,42 @@ def test_a_run_for_a_while_prints_what_it_saw(process: StartProcess, millrace_ho
 
 def test_live_learning_is_on_trial_over_all_runs_beside_the_truth(process: StartProcess, millrace_home: Path) -> None:
     """What was defined and started once goes on in the next run, and so does the truth."""
+    told = re.compile(r"(live|popular) against frozen estimated (.+)% \((.+)% to (.+)%\), in truth (.+)%")
 
     def shown() -> dict[str, Any]:
         child = process("millrace", "experiments", "show", "live-learning", "--json", env=FREE_PORTS)
         content: dict[str, Any] = json.loads(child.output()) if child.wait(60) == 0 else {}
         return content
 
-    def known(pages: int = 0) -> bool:
-        content = shown()
-        figures = content.get("figures", [])
-        told = len(figures) == 3 and all(int(one.get("users", 0)) > 5 for one in figures)
-        truths = content.get("truth", {})
-        return told and len(truths) == 3 and all(one["pages"] > pages for one in truths.values())
+    def counts(content: dict[str, Any]) -> dict[str, int]:
+        slots = {f"{one['name']} slots": int(one.get("slots", 0)) for one in content.get("figures", [])}
+        return slots | {f"{name} pages": truth["pages"] for name, truth in content.get("truth", {}).items()}
 
-    def run_until(pages: int) -> dict[str, Any]:
-        child = process("millrace", "run", "--rate", "40", "--json", env=FREE_PORTS)
-        child.until(lambda: known(pages), timeout_s=START_TIMEOUT_S)
+    def run_until_more_than(before: dict[str, int]) -> dict[str, Any]:
+        child = process("millrace", "run", "--rate", "40", env=FREE_PORTS)
+        child.until(lambda: "experiment live-learning: running" in child.output(), timeout_s=START_TIMEOUT_S)
+        content: dict[str, Any] = {}
+
+        def more() -> bool:
+            content.update(shown())
+            now = counts(content)
+            return all(now.get(name, 0) > count for name, count in before.items())
+
+        child.until(more, timeout_s=START_TIMEOUT_S)
         assert child.terminate(60) == 0
-        output = child.output()
-        summary: dict[str, Any] = json.loads(output[output.index("{\n") :])
-        return summary
+        found = told.findall(child.output().rpartition("\nstopping\n")[2])
+        assert [one[0] for one in found] == ["live", "popular"]
+        for one in found:
+            effect, low, high, truth = map(int, one[1:])
+            assert low <= effect <= high
+            assert low <= truth <= high
+        return content
 
-    def told(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        trial = summary["trial"]
-        assert trial["experiment_id"] == "live-learning"
-        assert len(trial["in_words"]) == 2
-        arms = {arm["name"]: arm for arm in trial["arms"]}
-        assert arms.keys() == {"frozen", "live", "popular"}
-        for arm in arms.values():
-            assert 0 < arm["true_click_through"] < 1
-        for name in ("live", "popular"):
-            assert arms[name]["low"] < arms[name]["effect"] < arms[name]["high"]
-            assert arms[name]["low"] <= arms[name]["true_effect"] <= arms[name]["high"]
-        return arms
-
-    first = told(run_until(30))
-    second = told(run_until(60))
-    for name, arm in first.items():
-        assert second[name]["slots"] > arm["slots"], "the same experiment went on"
+    arms = ("frozen", "live", "popular")
+    first = run_until_more_than({f"{arm} {what}": 50 for arm in arms for what in ("slots", "pages")})
+    second = run_until_more_than(counts(first))
+    assert second["started_at_ms"] == first["started_at_ms"]
+    assert second["accepted_command_ids"] == first["accepted_command_ids"]
     assert belonging_to(millrace_home) == {}
 
 
