@@ -23,11 +23,14 @@ from scipy.stats import beta
 
 from benchmarks.ratios import alarms, naive_alarms
 from benchmarks.regret import regrets
+from benchmarks.tracked import ANSWERS, EVERY, SHOWN, watch_tracker
 from benchmarks.watched import SLOTS, Floats, Scene, watch
 from millrace.experiments.plan import Plan
 
 RESULTS = Path(__file__).parent / "results" / "statistics.json"
 NULL_RUNS, RUNS, REGRET_RUNS = 10_000, 2_000, 200
+TRACKER_RUNS = 400
+"""A third of a second of a core each."""
 FALSE_PROMOTION = 0.055
 """Promised is .05; the rest is what 10,000 runs leave open."""
 SLOTS_A_DAY = 10_000
@@ -145,6 +148,19 @@ def ratio_rows(runs: int = NULL_RUNS) -> Iterator[Row]:
     yield Row(name, "median users until it is found", middle, None, None, min(runs, RUNS), seed_of(name))
 
 
+def tracker_rows(runs: int = TRACKER_RUNS) -> Iterator[Row]:
+    """How often the tracker itself decides between two equal arms, either way; and between a tenth and 60 % more."""
+    runs = min(runs, TRACKER_RUNS)
+    name = "null.tracker"
+    decided = watch_tracker(runs, seed_of(name))
+    yield share_row(name, f"the tracker, looking every {EVERY} answers", decided.ours, runs, FALSE_PROMOTION)
+    yield share_row(name, f"z test at .05, looked at every {EVERY} answers", decided.z, runs)
+    name = "power.tracker"
+    found = watch_tracker(runs // 4, seed_of(name), lift=0.6)
+    rule = f"the tracker, within {ANSWERS * SHOWN:,} slots"
+    yield share_row(name, rule, found.ours, runs // 4, 0.9, least=True)
+
+
 def regret_rows(runs: int = REGRET_RUNS) -> Iterator[Row]:
     """Clicks lost against always showing the best of 8 arms, on average, after each quarter of the slots."""
     name = "regret.8_arms"
@@ -188,7 +204,10 @@ def part(name: str, runs: int) -> list[Row]:
     """The rows of a part; ``runs`` are those of each null simulation."""
     if name in NULLS:
         return null_rows(name, runs)
-    return list({"power": power_rows, "ratio": ratio_rows, "regret": regret_rows}[name]())
+    if name == "tracker":
+        return list(tracker_rows(runs))
+    parts = {"power": power_rows, "ratio": ratio_rows, "regret": regret_rows}
+    return list(parts[name]())
 
 
 @click.command()
@@ -196,7 +215,7 @@ def part(name: str, runs: int) -> list[Row]:
 def main(runs: int) -> None:
     """Simulate experiments whose truth is known and show what each rule decides; fails if a bound does not hold."""
     say = Console(stderr=True).print
-    names = [*NULLS, "power", "ratio", "regret"]
+    names = [*NULLS, "tracker", "power", "ratio", "regret"]
     rows: list[Row] = []
     start = time.monotonic()
     with ProcessPoolExecutor() as pool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 
-from millrace.experiments.assignment import assign
-from millrace.experiments.definition import shares
+from benchmarks import answers
+from benchmarks.answers import outcome
 from millrace.registry.ledger import Ledger, fold
 from millrace.v1.command_pb2 import Command
 from millrace.v1.experiment_pb2 import (
@@ -17,9 +17,9 @@ from millrace.v1.experiment_pb2 import (
     ExperimentDefinition,
     ExperimentState,
 )
-from millrace.v1.impression_pb2 import AnswerStatus, Fallback, Impression, Slot
+from millrace.v1.impression_pb2 import Impression
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
-from millrace.v1.outcome_pb2 import DecidedSlot, ImpressionOrigin, Label, Outcome
+from millrace.v1.outcome_pb2 import Label, Outcome
 from tests.outcome_support import T0
 
 POSITIVE, NEGATIVE, UNSEEN = Label.LABEL_POSITIVE, Label.LABEL_NEGATIVE, Label.LABEL_UNSEEN
@@ -76,38 +76,7 @@ def ledgers() -> Mapping[str, Ledger]:
 
 def answer(given: ExperimentDefinition, user_id: str, request_id: str, at_ms: int = T0) -> Impression:
     """An answer in the user's arm."""
-    assigned = assign(given.salt or given.experiment_id, user_id, shares(given))
-    return Impression(
-        request_id=request_id,
-        user_id=user_id,
-        served_at_ms=at_ms,
-        experiment_id=given.experiment_id,
-        arm=assigned.arm,
-        propensity=assigned.propensity,
-        model_name="ranker",
-        serve_micros=3_000,
-        status=AnswerStatus.ANSWER_STATUS_OK,
-        fallback=Fallback.FALLBACK_NONE,
-    )
-
-
-def outcome(
-    impression: Impression, labels: list[Label.ValueType], first: bool = True, final: bool = True, rank: int = 0
-) -> Outcome:
-    """Slots decided half a second after the answer."""
-    return Outcome(
-        request_id=impression.request_id,
-        user_id=impression.user_id,
-        origin=ImpressionOrigin.IMPRESSION_ORIGIN_SERVED,
-        decided_at_ms=impression.served_at_ms + 500,
-        impression=impression,
-        first=first,
-        final=final,
-        slots=[
-            DecidedSlot(slot=Slot(item_id=f"i{place}", rank=place), label=label)
-            for place, label in enumerate(labels, start=rank)
-        ],
-    )
+    return answers.answer(given, user_id, request_id, at_ms)
 
 
 def traffic(

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+EXPERIMENT_ID = "live-learning"
+"""The experiment of runs with simulated shoppers (``deploy.embedded.trial``)."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessView:
@@ -93,6 +96,55 @@ class Shop:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialArm:
+    """What is known of an arm of the run's experiment; None where nothing is.
+
+    Attributes
+    ----------
+    against
+        The control that it is compared with; empty if it is the control.
+    click_through, true_click_through
+        Clicks per slot that counts as seen: as counted, and as the click model expects of what was shown.
+    effect, low, high
+        Estimated relative difference to the control, with its confidence sequence.
+    true_effect
+        Relative difference of the true click-throughs.
+    """
+
+    name: str
+    against: str
+    users: int
+    slots: int
+    click_through: float | None = None
+    true_click_through: float | None = None
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    true_effect: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialView:
+    """The experiment of a run with simulated shoppers.
+
+    Attributes
+    ----------
+    state
+        ``not started``, ``draft``, ``running`` or ``stopped``.
+    in_words
+        What is known of each arm that is compared, a sentence each.
+    problem
+        Why it is not started; empty if nothing is wrong.
+    """
+
+    experiment_id: str
+    state: str
+    arms: tuple[TrialArm, ...] = ()
+    in_words: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The pipeline at one moment.
 
@@ -109,6 +161,8 @@ class Snapshot:
         None without simulated shoppers.
     shown
         The newest answer; None before the first.
+    trial
+        None without simulated shoppers, and until it was looked at.
     """
 
     at_s: float
@@ -119,6 +173,7 @@ class Snapshot:
     learning: Learning = Learning()
     shop: Shop | None = None
     shown: Shown | None = None
+    trial: TrialView | None = None
 
     @property
     def healthy(self) -> bool:

@@ -15,6 +15,7 @@ from deploy.embedded import scrape
 from deploy.embedded.pipeline import PROCESSES, SIMULATE, Pipeline
 from deploy.embedded.snapshot import Learning, ProcessView, Shop, Shown, ShownItem, Snapshot
 from deploy.embedded.supervision import DEAD_STATES, ProcessInfo
+from deploy.embedded.trial_follower import TrialFollower
 from millrace.settings import Settings, home
 from millrace.stream.reader import TopicReader
 from millrace.topics import IMPRESSIONS, INTERACTIONS
@@ -124,10 +125,17 @@ class _Answers:
 
 
 class Watch:
-    """Takes snapshots of a pipeline; keep one while it runs."""
+    """Takes snapshots of a pipeline; keep one while it runs.
 
-    def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
+    Parameters
+    ----------
+    trial
+        Follows the experiment of the simulated shoppers, from when everything is up; None without them.
+    """
+
+    def __init__(self, pipeline: Pipeline, settings: Settings, trial: TrialFollower | None = None) -> None:
         self._pipeline = pipeline
+        self._trial = trial
         self._reader = TopicReader(pipeline.kafka, [IMPRESSIONS], "end", settings.stream)
         self._began_s = self._last_s = time.monotonic()
         self._events, self._outcomes, self._learned = Meter(), Meter(), Meter()
@@ -150,7 +158,7 @@ class Watch:
         outcomes = _came(self._outcomes, answers.get(JOINER, nothing), "millrace_joiner_slots_total")
         _came(self._learned, answers.get(LEARNER, nothing), "millrace_learner_slots_total")
         serving = answers.get(RECOMMENDER, nothing).detail
-        return Snapshot(
+        snapshot = Snapshot(
             at_s=now_s - self._began_s,
             events=round(self._events.total),
             events_per_s=handled / seconds,
@@ -169,7 +177,11 @@ class Watch:
             ),
             shop=self._shop.read(now_s, answers[SIMULATE].metrics) if SIMULATE in answers else None,
             shown=self._newest_answer(),
+            trial=self._trial.view if self._trial is not None else None,
         )
+        if self._trial is not None and snapshot.healthy:
+            self._trial.begin()
+        return snapshot
 
     def _progress(self, samples: Sequence[Sample]) -> tuple[float, tuple[float, float] | None]:
         """Interactions handled since the last look, and how fresh features were."""

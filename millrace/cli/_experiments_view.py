@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +11,7 @@ import click
 from millrace.cli._output import print_table, when
 
 if TYPE_CHECKING:
+    from millrace.simulation.truth import Truth
     from millrace.v1.experiment_pb2 import Arm, Experiment
 
 WIDTH = 41
@@ -61,8 +62,8 @@ def print_list(experiments: list[Experiment]) -> None:
     print_table(("experiment", "state", "started", "users", "decision", "reason"), rows)
 
 
-def print_one(experiment: Experiment) -> None:
-    """Everything: figures, intervals, and what may be done."""
+def print_one(experiment: Experiment, truths: Mapping[str, Truth]) -> None:
+    """Everything: figures, intervals, what may be done, and the truth about arms where shoppers are simulated."""
     from millrace.experiments.life import ENDING
     from millrace.experiments.outlook import in_words
 
@@ -81,37 +82,44 @@ def print_one(experiment: Experiment) -> None:
             row += [f"{figures.users:,}", f"{figures.slots:,}", f"{rate:.2%}", f"{figures.conversions:,}"]
             row += [f"{figures.conversion_value:,.2f}", figures.failures, _latency(list(figures.serve_counts))]
         rows.append(row)
-    columns = ("arm", "what", "share", "users", "slots", "clicked", "purchases", "value", "fell back", "p50 / p95 ms")
+    columns = ("arm", "what", "share", "users", "slots", "clicked", "purchases", "value", "failed", "p50 / p95 ms")
     print_table(columns, [[*row, *[""] * (len(columns) - len(row))] for row in rows])
-    for line in drawn(experiment):
+    for line in drawn(experiment, true_effects(experiment, truths)):
         click.echo(line)
     for sentence in in_words(experiment):
+        click.echo(sentence)
+    for sentence in in_truth(experiment, truths):
         click.echo(sentence)
     if experiment.stopped_at_ms:
         how = decision(experiment) if experiment.decision.kind in ENDING else "by command"
         click.echo(f"ended {when(experiment.stopped_at_ms)}: {how}")
 
 
-def intervals(experiment: Experiment) -> dict[str, tuple[float, float, float]]:
-    """Of each challenger: relative difference, and the ends of its confidence sequence; those that are known."""
-    from millrace.experiments.definition import CLICKS, challengers
-    from millrace.experiments.record import boundary, sums_of
+def true_effects(experiment: Experiment, truths: Mapping[str, Truth]) -> Mapping[str, float]:
+    """Of each challenger of which the truth is known: its relative difference to the control."""
+    from millrace.experiments.definition import control
+    from millrace.simulation.truth import true_effects
 
-    by_name = {figures.name: figures for figures in experiment.figures}
-    found: dict[str, tuple[float, float, float]] = {}
-    for arm in challengers(experiment.definition):
-        if arm.name in by_name:
-            sums = sums_of(by_name[arm.name], CLICKS)
-            if sums.control_rate:
-                low, high = sums.interval(boundary(experiment))
-                rate = sums.control_rate
-                found[arm.name] = sums.effect / rate, low / rate, high / rate
-    return found
+    return true_effects(truths, control(experiment.definition).name)
 
 
-def drawn(experiment: Experiment) -> Iterator[str]:
-    """Intervals against the control, one line each, with a scale below."""
-    known = intervals(experiment)
+def in_truth(experiment: Experiment, truths: Mapping[str, Truth]) -> Iterator[str]:
+    """A sentence on each challenger of which the truth is known."""
+    from millrace.experiments.definition import control
+
+    against = control(experiment.definition).name
+    for name, effect in true_effects(experiment, truths).items():
+        yield (
+            f"in truth {name} {effect:+.1%}: {truths[name].rate:.2%} of slots, and {truths[against].rate:.2%} of "
+            f"{against}'s, on average over the simulated shoppers' chances"
+        )
+
+
+def drawn(experiment: Experiment, truths: Mapping[str, float]) -> Iterator[str]:
+    """Intervals against the control, one line each, with a scale below; a diamond where the truth is known to be."""
+    from millrace.experiments.outlook import relative_intervals
+
+    known = relative_intervals(experiment)
     if not known:
         return
     widest = max(max(abs(low), abs(high)) for _, low, high in known.values())
@@ -125,23 +133,29 @@ def drawn(experiment: Experiment) -> Iterator[str]:
         line[first] = "├" if low >= -scale else "◄"
         line[last] = "┤" if high <= scale else "►"
         line[_place(effect, scale)] = "●"
+        if name in truths:
+            line[_place(truths[name], scale)] = "◆"
         yield f"{name:<{label}} {''.join(line)} {effect:+.1%} ({low:+.1%} to {high:+.1%})"
     left, right = f"{-scale:.0%}", f"+{scale:.0%}"
     yield f"{'':<{label}} {left:<{WIDTH // 2}}0{right:>{WIDTH // 2}}"
 
 
-def as_dict(experiment: Experiment) -> dict[str, object]:
+def as_dict(experiment: Experiment, truths: Mapping[str, Truth]) -> dict[str, object]:
     """For JSON; what is not known (NaN) is null."""
     from google.protobuf.json_format import MessageToDict
 
-    from millrace.experiments.outlook import in_words, remaining_ms
+    from millrace.experiments.outlook import in_words, relative_intervals, remaining_ms
 
     content: dict[str, object] = MessageToDict(experiment, preserving_proto_field_name=True)
-    known = intervals(experiment)
+    known = relative_intervals(experiment)
     content["intervals"] = {name: {"effect": e, "low": low, "high": high} for name, (e, low, high) in known.items()}
     left = {name: remaining_ms(experiment, name) for name in known}
     content["remaining_ms"] = {name: ms if math.isfinite(ms) else None for name, ms in left.items()}
     content["in_words"] = in_words(experiment)
+    effects = true_effects(experiment, truths)
+    content["truth"] = {
+        name: {"pages": truth.pages, "rate": truth.rate, "effect": effects.get(name)} for name, truth in truths.items()
+    }
     standing = content.get("decision")
     if isinstance(standing, dict):
         content["decision"] = {key: None if value == "NaN" else value for key, value in standing.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ def screen(snapshot: Snapshot, addresses: Mapping[str, str]) -> RenderableType:
     return Group(
         Text(headline(snapshot), style="bold"),
         Text(learning(snapshot)),
+        *(Text(about) for about in trial(snapshot)),
         Text(),
         _processes(snapshot),
         Text(),
@@ -47,6 +48,24 @@ def learning(snapshot: Snapshot) -> str:
         parts.append(f"click-through {_percent(shop.click_through_recent)} (in total {_percent(shop.click_through)})")
         parts.append(f"conversion {_percent(shop.conversion)}")
     return "   ".join(parts)
+
+
+def trial(snapshot: Snapshot) -> Iterator[str]:
+    """What the experiment says, beside the truth: a line for each arm that is compared."""
+    view = snapshot.trial
+    if view is None:
+        return
+    if not view.arms:
+        yield f"experiment {view.experiment_id}: {view.state}{f' ({view.problem})' if view.problem else ''}"
+    for arm in view.arms:
+        if arm.against:
+            told = "nothing estimated yet"
+            if arm.effect is not None and arm.low is not None and arm.high is not None:
+                told = f"estimated {arm.effect:+.0%} ({arm.low:+.0%} to {arm.high:+.0%})"
+            truth = "unknown" if arm.true_effect is None else f"{arm.true_effect:+.0%}"
+            yield f"experiment {view.experiment_id}: {arm.name} against {arm.against} {told}, in truth {truth}"
+    if view.in_words:
+        yield f"experiment {view.experiment_id}: {view.state}; {'; '.join(view.in_words)}"
 
 
 def line(snapshot: Snapshot) -> str:
@@ -76,6 +95,7 @@ def summary(snapshot: Snapshot, addresses: Mapping[str, str]) -> dict[str, Any]:
         "learning": asdict(snapshot.learning) | {"outcomes_per_s": round(snapshot.learning.outcomes_per_s, 1)},
         "shop": None if snapshot.shop is None else asdict(snapshot.shop),
         "shown": None if snapshot.shown is None else asdict(snapshot.shown),
+        "trial": None if snapshot.trial is None else asdict(snapshot.trial),
         "addresses": dict(addresses),
     }
 

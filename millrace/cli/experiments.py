@@ -15,6 +15,7 @@ from millrace.errors import MillraceError
 from millrace.settings import settings
 
 if TYPE_CHECKING:
+    from millrace.simulation.truth import Truth
     from millrace.v1.command_pb2 import Command
     from millrace.v1.experiment_pb2 import Experiment
 
@@ -67,7 +68,9 @@ def command() -> None:
 @click.option("--rate", default=0.05, show_default=True, help="Clicks of a slot that are expected of the control.")
 @click.option("--lift", default=0.1, show_default=True, help="The smallest relative difference that should be found.")
 @click.option("--worthwhile", default=0.0, help="Reject an arm that is surely not better by so much [default: 0].")
-@click.option("--fallback-margin", default=0.0, help="Stop an arm that falls back so much more often [default: never].")
+@click.option(
+    "--fallback-margin", default=0.0, help="Stop an arm that fails or falls back so much more often [default: never]."
+)
 @click.option("--slow-ms", default=0.0, help="An answer that takes longer is slow.")
 @click.option("--slow-margin", default=0.0, help="Stop an arm that is slow so much more often [default: never].")
 @click.option("--model", help="Registered model [default: the one of the settings].")
@@ -167,7 +170,7 @@ def list_experiments(as_json: bool) -> None:
 
     found = sorted(_read().values(), key=lambda one: -one.started_at_ms)
     if as_json:
-        click.echo(json.dumps({"experiments": [view.as_dict(one) for one in found]}, indent=2))
+        click.echo(json.dumps({"experiments": [view.as_dict(one, _truths(one)) for one in found]}, indent=2))
     elif found:
         view.print_list(found)
     else:
@@ -178,14 +181,14 @@ def list_experiments(as_json: bool) -> None:
 @_name
 @_json
 def show(experiment: str, as_json: bool) -> None:
-    """Show what is known of EXPERIMENT, and what it means."""
+    """Show what is known of EXPERIMENT, and what it means; beside the truth, if its users are simulated shoppers."""
     from millrace.cli import _experiments_view as view
 
     record = _one(experiment)
     if as_json:
-        click.echo(json.dumps(view.as_dict(record), indent=2))
+        click.echo(json.dumps(view.as_dict(record, _truths(record)), indent=2))
     else:
-        view.print_one(record)
+        view.print_one(record, _truths(record))
 
 
 @command.command()
@@ -277,7 +280,7 @@ def _say(record: Experiment, done: str, as_json: bool) -> None:
     from millrace.cli import _experiments_view as view
 
     if as_json:
-        click.echo(json.dumps(view.as_dict(record), indent=2))
+        click.echo(json.dumps(view.as_dict(record, _truths(record)), indent=2))
     else:
         click.echo(f"{record.definition.experiment_id} is {done}")
 
@@ -294,6 +297,13 @@ def _one(name: str) -> Experiment:
     if name not in found:
         raise click.ClickException(f"no experiment {name!r}; there are: {', '.join(found) or 'none yet'}")
     return found[name]
+
+
+def _truths(record: Experiment) -> dict[str, Truth]:
+    """What simulated shoppers of this machine know of the arms; nothing where there are none."""
+    from millrace.simulation.truth import read_truths
+
+    return read_truths(record.definition.experiment_id, record.started_at_ms)
 
 
 def _flat(figures: object) -> dict[str, object]:

@@ -40,10 +40,14 @@ SNAPSHOTS_A_LINE = 5
 def command(rate: float, duration: float | None, headless: bool, as_json: bool) -> None:
     """Start Kafka, Redis, MLflow, every process and simulated shoppers, and show what goes on, until Ctrl-C.
 
+    With shoppers, live learning is compared in an experiment with the first parameters and with popularity: what it
+    estimates is shown beside the truth, which the shoppers know. It goes on over runs, until it is decided.
+
     Exit status 1 if a process is not ready when --duration is over. A stack that was up before stays up.
     """
     require_embedded()
     from deploy.embedded.pipeline import pipeline
+    from deploy.embedded.trial_follower import TrialFollower
     from deploy.embedded.watch import Watch
     from millrace.cli import _run_view as view
     from millrace.cli._output import quiet_logs
@@ -59,7 +63,11 @@ def command(rate: float, duration: float | None, headless: bool, as_json: bool) 
             "MLflow": running.addresses.mlflow,
             "gRPC": running.recommender,
         }
-        watch = until_exit.enter_context(Watch(running, settings()))
+        trial = None
+        if rate:
+            follower = TrialFollower(running.kafka, settings().stream, settings().recommender.model_name)
+            trial = until_exit.enter_context(follower)
+        watch = until_exit.enter_context(Watch(running, settings(), trial))
         snapshots = _snapshots(watch, stop_on_signals(), duration)
         if headless or as_json:
             *_, last = snapshots
@@ -72,6 +80,8 @@ def command(rate: float, duration: float | None, headless: bool, as_json: bool) 
     if as_json:
         click.echo(json.dumps(view.summary(last, addresses), indent=2))
     else:
+        for about in view.trial(last):
+            click.echo(about)
         click.echo(view.line(last))
     if duration is not None and not last.healthy:
         sys.exit(1)
@@ -102,11 +112,16 @@ def _show_live(snapshots: Iterator[Snapshot], addresses: Mapping[str, str]) -> S
 
 
 def _show_lines(snapshots: Iterator[Snapshot]) -> Snapshot:
-    """A line every few seconds, and at once when a process changes its state."""
-    from millrace.cli._run_view import line
+    """A line every few seconds, and at once when a process or the experiment changes its state."""
+    from millrace.cli._run_view import line, trial
 
     shown: Sequence[str] = ()
+    on_trial = ""
     for number, last in enumerate(snapshots):
+        if last.trial is not None and last.trial.state != on_trial:
+            on_trial = last.trial.state
+            for about in trial(last):
+                click.echo(about)
         states = [process.state for process in last.processes]
         if number % SNAPSHOTS_A_LINE == 0 or states != shown:
             click.echo(line(last))

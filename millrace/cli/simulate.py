@@ -35,6 +35,8 @@ PROCESS = "simulate"
 PROGRESS_S = 5.0
 RETRY_S = 1.0
 """Pause before the catalogue is sent again."""
+TRUTHS_S = 1.0
+"""Time between two savings of the truth about arms of experiments."""
 DELIVERY_TIMEOUT_S = 10.0
 """Events that the broker did not take by then are lost and counted; bounds what waits for it as well."""
 
@@ -186,11 +188,14 @@ async def _run(
             began = loop.time()
             if duration is not None:
                 loop.call_later(duration, stop.set)
-            showing = asyncio.create_task(_show(storefront, show)) if show else None
+            beside = [asyncio.create_task(_keep(storefront))]
+            if show:
+                beside.append(asyncio.create_task(_show(storefront, show)))
             await storefront.run(stop)
             seconds = loop.time() - began
-            if showing:
-                showing.cancel()
+            for task in beside:
+                task.cancel()
+            storefront.truths.save()
     try:
         await asyncio.to_thread(events.close)
     except DeliveryFailed as error:
@@ -229,6 +234,13 @@ async def _publish_catalogue(
         else:
             return True
     return False
+
+
+async def _keep(storefront: Storefront) -> None:
+    """Save the truth about arms of experiments, for who looks while it goes on."""
+    while True:
+        await asyncio.sleep(TRUTHS_S)
+        storefront.truths.save()
 
 
 async def _show(storefront: Storefront, show: Callable[[str], None]) -> None:

@@ -17,9 +17,9 @@ DESCRIPTION_MAX_BYTES = 1_024
 TIME_MAX_MS = 366 * DAY_MS
 
 CLICKS, FALLBACKS, SLOW = "clicks", "fallbacks", "slow"
-"""What is compared: clicks by slot; answers that fell back, and slow ones, by answer."""
+"""What is compared: clicks by slot; answers that failed or fell back, and slow ones, by answer."""
 
-# How often answers fall back or are slow where nothing is wrong: for the width of an interval, not for its validity.
+# How often answers fail or are slow where nothing is wrong: for the width of an interval, not for its validity.
 USUALLY_BAD = 0.01
 
 DEFAULTS: Mapping[str, float] = {

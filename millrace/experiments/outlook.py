@@ -61,6 +61,19 @@ def remaining_ms(experiment: Experiment, arm: str) -> float:
     return wanted_ms if wanted_ms < _YEARS_MS else math.inf
 
 
+def relative_intervals(experiment: Experiment) -> dict[str, tuple[float, float, float]]:
+    """Of each challenger: relative difference, and the ends of its confidence sequence; those that are known."""
+    by_name = {figures.name: figures for figures in experiment.figures}
+    found: dict[str, tuple[float, float, float]] = {}
+    for arm in challengers(experiment.definition):
+        if arm.name in by_name:
+            sums = sums_of(by_name[arm.name], CLICKS)
+            if rate := sums.control_rate:
+                low, high = sums.interval(boundary(experiment))
+                found[arm.name] = sums.effect / rate, low / rate, high / rate
+    return found
+
+
 def in_words(experiment: Experiment) -> list[str]:
     """A sentence on each arm, and on what may be done."""
     decision = experiment.decision

@@ -17,7 +17,7 @@ from millrace.v1.experiment_pb2 import ArmFigures, Decision, Experiment
 CODE_VERSION = f"millrace {__version__}"
 
 _SUMS = tuple(each.name for each in fields(Sums))
-_NAMES = {FALLBACKS: "answers that fell back", SLOW: "slow answers"}
+_NAMES = {FALLBACKS: "answers that failed or fell back", SLOW: "slow answers"}
 
 
 def put_sums(figures: ArmFigures, outcome: str, sums: Sums) -> None:

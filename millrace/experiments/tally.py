@@ -45,6 +45,7 @@ _FALLBACKS = (
     Fallback.FALLBACK_FEATURES_UNAVAILABLE,
     Fallback.FALLBACK_ARM_UNAVAILABLE,
 )
+_BAD = (AnswerStatus.ANSWER_STATUS_DEGRADED, AnswerStatus.ANSWER_STATUS_FAILED)
 
 
 @dataclass(slots=True)
@@ -250,18 +251,18 @@ class Tally:
 
     def _count(self, user_id: str, user: Participant, impression: Impression, slots: int, clicks: int) -> None:
         figures = self.figures[user.arm]
-        fell_back = impression.fallback in _FALLBACKS or impression.status == AnswerStatus.ANSWER_STATUS_DEGRADED
+        bad = impression.fallback in _FALLBACKS or impression.status in _BAD
         if not user.counted:
             user.counted = True
             figures.users += 1
         figures.impressions += 1
         figures.slots += slots
         figures.clicks += clicks
-        figures.failures += fell_back
+        figures.failures += bad
         figures.serve_counts[bisect_right(SERVE_BOUNDS, impression.serve_micros)] += 1
         seen = {
             CLICKS: (clicks, slots),
-            FALLBACKS: (int(fell_back), 1),
+            FALLBACKS: (int(bad), 1),
             SLOW: (int(impression.serve_micros > self._slow_micros), 1),
         }
         is_control = user.arm == self._control

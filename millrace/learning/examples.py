@@ -22,7 +22,7 @@ Examples = tuple[Sequence[Sequence[float]], Sequence[bool]]
 
 
 def read_examples(outcome: Outcome, feature_schema: str, features: int) -> Examples:
-    """The examples in an outcome, in order. Slots that were probably not seen are none.
+    """The examples in an outcome, in order. Slots that were probably not seen are none; a failed answer has no slots.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def read_examples(outcome: Outcome, feature_schema: str, features: int) -> Examp
     """
     check_id("request_id", outcome.request_id)
     check_id("user_id", outcome.user_id)
-    if outcome.impression.feature_schema != feature_schema:
+    if outcome.slots and outcome.impression.feature_schema != feature_schema:
         raise InvalidField("impression.feature_schema", repr(outcome.impression.feature_schema), feature_schema)
     rows: list[list[float]] = []
     labels: list[bool] = []

@@ -5,7 +5,8 @@
                     └──window over──► seen: negative, else unseen
 
 An interaction that names an answer belongs to it, and waits for it for a while; one that names none belongs to the
-user's newest open answer that shows the item. What belongs to no answer is organic.
+user's newest open answer that shows the item. What belongs to no answer is organic. An answer of an experiment that
+failed, or has no items, gives an outcome without slots when its window is over.
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ class PartitionJoiner:
             return False
         self._taken.add(key)
         waiting = self._release(request_id)
-        if impression.slots:
+        # Also an answer of an experiment that shows nothing: it counts in its arm, and not before the others do.
+        if impression.slots or impression.experiment_id:
             entry = OpenImpression(impression, position, self._limits.window_ms)
             self._insert(entry)
             self._opened[f"i{request_id}"] = entry
@@ -235,7 +237,7 @@ class PartitionJoiner:
             return Verdict.FORGOTTEN
         if event.request_id:
             entry = self._open.get(event.request_id)
-            if entry is None:
+            if entry is None or not entry.impression.slots:
                 if waited or hashed("request", event.request_id) in self._taken:
                     return Verdict.LATE
                 held = WaitingInteraction(interaction=event, offset=offset, since_ms=self.clock.now_ms)

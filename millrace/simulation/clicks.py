@@ -27,7 +27,7 @@ An item that is not on sale any more can be examined but not clicked.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -66,11 +66,22 @@ class Looked:
         How many slots; the examined ones are the first.
     clicked
         Rank of the clicked slot, from 0; None if none was.
+    chances
+        float64[shown], probability of a click on each slot if it was examined.
     """
 
     shown: int
     examined: int
     clicked: int | None
+    chances: Floats = field(default_factory=lambda: np.zeros(0), compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a page brings on average, over where shoppers give up and over their coins."""
+
+    clicks: float
+    examined: float
 
 
 def liking(catalogue: Catalogue, rows: Ints, taste: Taste) -> Floats:
@@ -129,8 +140,16 @@ def look(chances: Floats, patience: float, coins: npt.NDArray[np.float64]) -> Lo
     hits = np.flatnonzero(coins[:reached] < chances[:reached])
     if hits.size:
         clicked = int(hits[0])
-        return Looked(shown, clicked + 1, clicked)
-    return Looked(shown, reached, None)
+        return Looked(shown, clicked + 1, clicked, chances)
+    return Looked(shown, reached, None, chances)
+
+
+def expected(chances: Floats) -> Expected:
+    """The average of ``look`` over patience and coins: what is reached is examined, down to the first click."""
+    reached = np.arange(1, len(chances) + 1) ** -EXAMINATION_EXPONENT
+    unclicked = np.cumprod(np.concatenate(([1.0], 1 - chances)))[:-1]
+    examined = reached * unclicked
+    return Expected(float(examined @ chances), float(examined.sum()))
 
 
 def cart_probability(liked: float) -> float:

@@ -56,10 +56,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What is shown, and the id of the answer behind it (empty: none)."""
+    """What is shown, the id of the answer behind it (empty: none), and the arm of the experiment that it is of."""
 
     item_ids: Sequence[str]
     request_id: str = ""
+    experiment_id: str = ""
+    arm: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from millrace.simulation.chance import Purpose, chance
 from millrace.simulation.clicks import Looked
 from millrace.simulation.figures import Count, Figures
 from millrace.simulation.sessions import PAGES_MEAN, STEP_S, Ask, Deed, Page, Pause, length, session
+from millrace.simulation.truth import Truths
 from millrace.simulation.world import World
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import Item
@@ -119,6 +120,8 @@ class Storefront:
         The truth about each arm.
     traffic
         What went over the wire.
+    truths
+        The truth about the arms of experiments that the recommender's answers are of.
     """
 
     def __init__(
@@ -134,6 +137,7 @@ class Storefront:
         self.plan = plan
         self.figures = Figures(assign(arms, len(world.people), world.seed), len(arms))
         self.traffic = Traffic()
+        self.truths = Truths()
         self._recommenders = recommenders
         self._events = events
         self._began = 0.0
@@ -237,15 +241,18 @@ class Storefront:
         self._now_s()
         steps = session(self.world, shopper, number, begin)
         step = next(steps, None)
+        shown: Page | None = None
         while step is not None and not self._closed:
             page = None
             if isinstance(step, Pause):
                 if not await self._pause(step.seconds):
                     return
             elif isinstance(step, Ask):
-                page = await self._page(shopper, user_id, session_id, number, step)
+                shown = page = await self._page(shopper, user_id, session_id, number, step)
             elif isinstance(step, Looked):
                 self._count_page(shopper, step)
+                if shown is not None and shown.experiment_id:
+                    self.truths.add(shown.experiment_id, shown.arm, step)
             else:
                 self._do(shopper, user_id, session_id, step)
             self._now_s()
@@ -284,7 +291,7 @@ class Storefront:
                 log.warning("no answer: shoppers search instead; later ones are counted only", reason=str(error))
             self.figures.failed[place] += 1
             return None
-        return Page(answer.item_ids, answer.request_id)
+        return Page(answer.item_ids, answer.request_id, answer.experiment_id, answer.arm)
 
     def _count_page(self, shopper: int, looked: Looked) -> None:
         self.figures.add(shopper, Count.PAGES)

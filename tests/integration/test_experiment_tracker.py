@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from benchmarks.answers import outcome
 from benchmarks.seed import publish
 from millrace.experiments.life import RUNNING, STOPPED
 from millrace.experiments.record import differences, verdict
@@ -19,7 +20,7 @@ from millrace.v1.experiment_pb2 import DecisionKind, Experiment, ExperimentDefin
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.outcome_pb2 import Outcome
 from tests.conftest import Child, StartProcess
-from tests.experiment_support import answer, define, definition, ledgers, model_events, outcome, start, stop, traffic
+from tests.experiment_support import answer, define, definition, ledgers, model_events, start, stop, traffic
 from tests.outcome_support import T0, act
 from tests.stream_support import get, headers_of, read_all, ready, send
 

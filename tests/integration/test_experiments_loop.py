@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.answers import answer
 from benchmarks.seed import item_states, now_ms, promote_first_ranker, publish, publish_items, write_users
 from millrace.client import EventProducer
 from millrace.experiments.asking import ask_tracker, read_experiments, recount
 from millrace.ranking.model import first_ranker
 from millrace.registry.asking import new_command
 from millrace.settings import KafkaSettings, StreamSettings
-from millrace.topics import IMPRESSIONS, MODEL_EVENTS
+from millrace.topics import IMPRESSIONS, MODEL_EVENTS, OUTCOMES
 from millrace.v1.experiment_pb2 import DecisionKind, Experiment
+from millrace.v1.impression_pb2 import AnswerStatus
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from tests.conftest import StartProcess
 from tests.experiment_support import definition
@@ -69,17 +71,23 @@ def test_from_an_answer_to_the_decision(
         EventProducer(kafka=kafka) as events,
     ):
         wait_for(lambda: service.ready() and service.readiness()[1]["experiments"] == ["loop"], "the experiment")
+        # One more got no answer.
+        failed = answer(given, "nobody", "failed", now_ms())
+        failed.status = AnswerStatus.ANSWER_STATUS_FAILED
+        publish(kafka, IMPRESSIONS, [(failed.user_id, failed)])
+        shown[failed.user_id] = failed.arm
+        wait_for(lambda: read_all(kafka, OUTCOMES.name), "the end of its window")
         chance = random.Random(1)
         for user in users:
-            answer = service.ask(user)
-            shown[user] = answer.arm
-            clicked = chance.sample([item.item_id for item in answer.items], 4 if answer.arm == "b" else 1)
+            told = service.ask(user)
+            shown[user] = told.arm
+            clicked = chance.sample([item.item_id for item in told.items], 4 if told.arm == "b" else 1)
             for item in clicked:
-                events.interaction(user, item, "click", request_id=answer.request_id)
-            if answer.arm == "b":
+                events.interaction(user, item, "click", request_id=told.request_id)
+            if told.arm == "b":
                 events.interaction(user, clicked[0], "purchase", value=5.0)
         events.flush()
-        wait_for(lambda: len(read_all(kafka, IMPRESSIONS.name)) == USERS, "the impressions")
+        wait_for(lambda: len(read_all(kafka, IMPRESSIONS.name)) == USERS + 1, "the impressions")
 
         def record() -> Experiment:
             return read_experiments(kafka, STREAM, 10)["loop"]
@@ -94,11 +102,11 @@ def test_from_an_answer_to_the_decision(
         # The decision may have come before the last windows closed.
         assert 20 <= figures.users <= sum(arm == figures.name for arm in shown.values())
         assert figures.impressions == figures.users
-        assert figures.clicks == figures.impressions * (4 if figures.name == "b" else 1)
+        assert figures.failures == (figures.name == failed.arm)
+        assert figures.clicks == (figures.impressions - figures.failures) * (4 if figures.name == "b" else 1)
         assert figures.slots > figures.clicks
-        assert figures.failures == 0
         assert sum(figures.serve_counts) == figures.impressions
     assert found.figures[0].conversions == 0
-    assert found.figures[1].conversions >= found.figures[1].users
+    assert found.figures[1].conversions >= found.figures[1].users - found.figures[1].failures
     assert found.figures[1].conversion_value == 5.0 * found.figures[1].conversions
     assert recount(kafka, STREAM, found, 30).figures == found.figures

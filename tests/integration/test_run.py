@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,47 @@ def test_a_run_for_a_while_prints_what_it_saw(process: StartProcess, millrace_ho
     assert len(summary["shown"]["items"]) == 5
     assert {one["name"]: one["state"] for one in summary["processes"]} == dict.fromkeys((*WORKERS, "simulate"), "ready")
     assert set(summary["addresses"]) == {"Kafka", "Redis", "MLflow", "gRPC"}
+    assert belonging_to(millrace_home) == {}
+
+
+def test_live_learning_is_on_trial_over_all_runs_beside_the_truth(process: StartProcess, millrace_home: Path) -> None:
+    """What was defined and started once goes on in the next run, and so does the truth."""
+    told = re.compile(r"(live|popular) against frozen estimated (.+)% \((.+)% to (.+)%\), in truth (.+)%")
+
+    def shown() -> dict[str, Any]:
+        child = process("millrace", "experiments", "show", "live-learning", "--json", env=FREE_PORTS)
+        content: dict[str, Any] = json.loads(child.output()) if child.wait(60) == 0 else {}
+        return content
+
+    def counts(content: dict[str, Any]) -> dict[str, int]:
+        slots = {f"{one['name']} slots": int(one.get("slots", 0)) for one in content.get("figures", [])}
+        return slots | {f"{name} pages": truth["pages"] for name, truth in content.get("truth", {}).items()}
+
+    def run_until_more_than(before: dict[str, int]) -> dict[str, Any]:
+        child = process("millrace", "run", "--rate", "40", env=FREE_PORTS)
+        child.until(lambda: "experiment live-learning: running" in child.output(), timeout_s=START_TIMEOUT_S)
+        content: dict[str, Any] = {}
+
+        def more() -> bool:
+            content.update(shown())
+            now = counts(content)
+            return all(now.get(name, 0) > count for name, count in before.items())
+
+        child.until(more, timeout_s=START_TIMEOUT_S)
+        assert child.terminate(60) == 0
+        found = told.findall(child.output().rpartition("\nstopping\n")[2])
+        assert [one[0] for one in found] == ["live", "popular"]
+        for one in found:
+            effect, low, high, truth = map(int, one[1:])
+            assert low <= effect <= high
+            assert low <= truth <= high
+        return content
+
+    arms = ("frozen", "live", "popular")
+    first = run_until_more_than({f"{arm} {what}": 50 for arm in arms for what in ("slots", "pages")})
+    second = run_until_more_than(counts(first))
+    assert second["started_at_ms"] == first["started_at_ms"]
+    assert second["accepted_command_ids"] == first["accepted_command_ids"]
     assert belonging_to(millrace_home) == {}
 
 

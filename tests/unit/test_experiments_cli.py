@@ -10,13 +10,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from millrace.cli._experiment_arms import read_arms
-from millrace.cli._experiments_view import drawn, what
+from millrace.cli._experiments_view import as_dict, drawn, in_truth, what
 from millrace.cli.experiments import command
 from millrace.errors import InvalidField
 from millrace.experiments.life import DRAFT
 from millrace.experiments.outlook import duration, in_words, remaining_ms, slots_until_known
 from millrace.experiments.record import boundary, sums_of
 from millrace.experiments.tracker import Tracker, TrackerLimits
+from millrace.simulation.truth import Truth
 from millrace.v1.experiment_pb2 import Experiment
 from tests.experiment_support import define, definition, ledgers, start, traffic
 from tests.outcome_support import T0
@@ -123,10 +124,26 @@ def test_how_long_it_takes_is_until_what_is_looked_for_is_found() -> None:
 
 
 def test_intervals_are_drawn_around_zero() -> None:
-    line, scale = drawn(seen(6_000, {"a": 0.1, "b": 0.2}))
+    line, scale = drawn(seen(6_000, {"a": 0.1, "b": 0.2}), {})
     assert line.index("│") == scale.index("0", 8) == len("b ") + 20
     assert line.index("│") < line.index("├") < line.index("●") < line.index("┤")
-    assert list(drawn(seen(0, {}))) == []
+    assert list(drawn(seen(0, {}), {})) == []
+
+
+def test_the_truth_stands_beside_what_is_estimated() -> None:
+    record = seen(6_000, {"a": 0.1, "b": 0.2})
+    truths = {"a": Truth(9, 1_000.0, 100.0), "b": Truth(9, 1_000.0, 205.0)}
+    line, _ = drawn(record, {"b": 1.05})
+    assert line.index("├") < line.index("◆") < line.index("┤")
+    assert list(in_truth(record, truths)) == [
+        "in truth b +105.0%: 20.50% of slots, and 10.00% of a's, on average over the simulated shoppers' chances"
+    ]
+    assert as_dict(record, truths)["truth"] == {
+        "a": {"pages": 9, "rate": 0.1, "effect": None},
+        "b": {"pages": 9, "rate": 0.205, "effect": pytest.approx(1.05)},
+    }
+    assert list(in_truth(record, {})) == []
+    assert as_dict(record, {})["truth"] == {}
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given as with_any
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as some
 
+from benchmarks.answers import outcome
 from millrace.errors import InvalidField
 from millrace.experiments.comparison import Comparison
 from millrace.experiments.definition import CLICKS
@@ -17,7 +18,7 @@ from millrace.experiments.life import RUNNING, STOPPED
 from millrace.experiments.record import differences, sums_of, verdict
 from millrace.experiments.tracker import Tracker, TrackerLimits
 from millrace.v1.experiment_pb2 import ArmFigures, DecisionKind, Experiment, ExperimentDefinition
-from millrace.v1.impression_pb2 import Fallback
+from millrace.v1.impression_pb2 import AnswerStatus, Fallback
 from millrace.v1.interaction_pb2 import Interaction, InteractionType
 from millrace.v1.outcome_pb2 import Outcome
 from millrace.v1.tracker_pb2 import TrackerState
@@ -29,7 +30,6 @@ from tests.experiment_support import (
     define,
     definition,
     ledgers,
-    outcome,
     start,
     stop,
     traffic,
@@ -296,7 +296,26 @@ def test_answers_that_fall_back_stop_an_arm() -> None:
     assert figures(tracker, "b").failures > 0
     decision = tracker.experiments["test"].decision
     assert decision.kind == DecisionKind.DECISION_KIND_STOP_FOR_HARM
-    assert "answers that fell back" in decision.reason
+    assert "answers that failed or fell back" in decision.reason
+
+
+def test_an_arm_whose_answers_fail_is_stopped_and_is_no_broken_split() -> None:
+    """Users who never get an answer are users of the arm: left out, the split would look broken."""
+    given = definition(minimum_users=50)
+    given.guardrails.fallback_margin = 0.05
+    tracker = running(given)
+    for number in range(2_000):
+        shown = answer(given, f"u{number}", f"r{number}", T0 + number)
+        labels = [POSITIVE if number % 5 == 0 else NEGATIVE]
+        if shown.arm == "b" and number % 3 == 0:
+            shown.status, labels = AnswerStatus.ANSWER_STATUS_FAILED, []
+        tracker.outcome(outcome(shown, labels), 0, T0 + number)
+    seen = figures(tracker, "b")
+    assert seen.failures == seen.impressions - seen.slots > 0
+    assert seen.users == seen.impressions
+    record = tracker.experiments["test"]
+    assert record.decision.kind == DecisionKind.DECISION_KIND_STOP_FOR_HARM
+    assert "answers that failed or fell back" in record.decision.reason
 
 
 def test_a_broken_split_blocks_every_decision() -> None:

@@ -121,6 +121,12 @@ def test_unseen_slots_are_no_examples_whatever_they_hold() -> None:
     assert len(rows) == len(labels) == 4
 
 
+def test_an_answer_that_failed_teaches_nothing_and_is_no_bad_outcome() -> None:
+    failed = broken(lambda outcome: outcome.ClearField("slots"))
+    failed.impression.ClearField("feature_schema")
+    assert read_examples(failed, FEATURE_SCHEMA, D) == ([], [])
+
+
 def test_updates_carry_what_changed() -> None:
     model = first_ranker()
     before = to_vector(model)

@@ -11,7 +11,7 @@ from millrace.outcomes.joiner import JoinerLimits, PartitionJoiner, Verdict
 from millrace.outcomes.taken import PIECES, TakenWindow, hashed
 from millrace.settings import MINUTE_MS
 from millrace.v1.common_pb2 import Position
-from millrace.v1.impression_pb2 import Impression
+from millrace.v1.impression_pb2 import AnswerStatus, Impression
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.joiner_pb2 import JoinerState
 from millrace.v1.outcome_pb2 import Outcome
@@ -215,6 +215,24 @@ def test_the_clock_moves_on_while_nothing_happens_and_no_producer_can_push_it() 
     assert len(log.labels()) == 20
 
 
+def test_an_answer_of_an_experiment_that_shows_nothing_is_decided_when_its_window_closes() -> None:
+    """Not before: an arm whose answers fail would show its users earlier than the others."""
+    log = Log()
+    for request_id, experiment_id in (("failed", "e"), ("of nothing", "")):
+        failed = impression(request_id, "u", [])
+        failed.status, failed.experiment_id = AnswerStatus.ANSWER_STATUS_FAILED, experiment_id
+        log.take(failed)
+        assert log.do(act("u", ITEMS[0], request_id=request_id)) == Verdict.LATE
+    assert log.do(act("u", ITEMS[0])) == Verdict.ORGANIC
+    log.pass_time(T0 + LIMITS.window_ms - 1)
+    assert log.outcomes == []
+    log.pass_time(T0 + LIMITS.window_ms)
+    (outcome,) = log.outcomes
+    assert (outcome.request_id, list(outcome.slots), outcome.first, outcome.final) == ("failed", [], True, True)
+    assert outcome.impression.status == AnswerStatus.ANSWER_STATUS_FAILED
+    assert log.joiner.open_count == 0
+
+
 def test_too_many_open_answers_close_early_the_oldest_first() -> None:
     log = Log(JoinerLimits(30 * MINUTE_MS, 5_000, 1_000, open_max=100))
     for number in range(101):
@@ -252,6 +270,10 @@ def happenings(seed: int, count: int = 400) -> list[Impression | Interaction]:
         user = f"u{chance.randrange(5)}"
         if chance.random() < 0.25:
             shown = impression(f"r{number}", user, chance.sample(ITEMS, 6), at_ms, viewport=3)
+            if chance.random() < 0.1:
+                failed = impression(f"failed {number}", user, [], at_ms)
+                failed.experiment_id = "e"
+                log.append(failed)
             late = chance.random() < 0.2
             log.append(shown)
             if late and len(log) > 1:
@@ -260,7 +282,8 @@ def happenings(seed: int, count: int = 400) -> list[Impression | Interaction]:
             named = [one for one in log[-30:] if isinstance(one, Impression)]
             about = chance.choice(named) if named and chance.random() < 0.8 else None
             kind = chance.choices(("click", "view", "dislike", "purchase"), (5, 5, 1, 1))[0]
-            item = chance.choice(about.slots).item_id if about and chance.random() < 0.95 else chance.choice(ITEMS)
+            shows = about is not None and about.slots and chance.random() < 0.95
+            item = chance.choice(about.slots).item_id if about and shows else chance.choice(ITEMS)
             event = act(
                 about.user_id if about else user,
                 item,

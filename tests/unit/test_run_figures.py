@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client.samples import Sample
 
 from deploy.embedded import scrape
-from deploy.embedded.snapshot import Learning, ProcessView, Shop, Shown, ShownItem, Snapshot
+from deploy.embedded.snapshot import Learning, ProcessView, Shop, Shown, ShownItem, Snapshot, TrialArm, TrialView
 from deploy.embedded.watch import Meter, ShopGauge, shown
 from millrace.cli import _run_view as view
 from millrace.v1.impression_pb2 import CandidateSource, Fallback, Impression
@@ -91,6 +91,25 @@ def test_a_line_shows_learning_and_clicks() -> None:
     assert line == (
         "12 outcomes/s   3,456 learned   model 2, update 3.17   click-through 4.02% (in total 3.10%)   conversion -"
     )
+
+
+def test_the_trial_is_told_beside_the_truth() -> None:
+    arms = (
+        TrialArm("frozen", "", 10, 100, 0.05, 0.051),
+        TrialArm("live", "frozen", 9, 90, 0.07, 0.068, 0.4, -0.1, 0.9, 0.333),
+        TrialArm("popular", "frozen", 0, 0),
+    )
+    told = view.trial(snapshot(trial=TrialView("e", "running", arms, ("live: not known yet", "popular: neither"))))
+    assert list(told) == [
+        "experiment e: live against frozen estimated +40% (-10% to +90%), in truth +33%",
+        "experiment e: popular against frozen nothing estimated yet, in truth unknown",
+        "experiment e: running; live: not known yet; popular: neither",
+    ]
+    waits = snapshot(trial=TrialView("e", "not started", problem="no tracker"))
+    assert list(view.trial(waits)) == ["experiment e: not started (no tracker)"]
+    assert view.summary(waits, {})["trial"]["state"] == "not started"
+    assert list(view.trial(snapshot())) == []
+    assert view.summary(snapshot(), {})["trial"] is None
 
 
 def test_the_summary_is_the_last_snapshot() -> None:

@@ -14,6 +14,7 @@ from millrace.simulation.clicks import (
     EXAMINATION_EXPONENT,
     Looked,
     Need,
+    expected,
     fitting,
     look,
     probabilities,
@@ -49,6 +50,19 @@ def test_examination_does_not_depend_on_the_items_above_but_for_a_click() -> Non
     assert look(third, 1e-12, np.full(10, 0.5)) == Looked(10, 3, 2)
     assert look(third, 2**-0.5, np.full(10, 0.5)) == Looked(10, 1, None), "what is not examined is not clicked"
     assert look(np.zeros(0), 0.5, np.zeros(0)) == Looked(0, 0, None)
+
+
+def test_what_is_expected_of_a_page_is_the_average_of_looking_at_it() -> None:
+    """200,000 looks at one page: clicks and examined slots as computed, to five standard errors."""
+    chances, rng, runs = np.array([0.1, 0.0, 0.4, 0.02, 0.2]), RNG(3), 200_000
+    looks = [look(chances, patience, rng.random(5)) for patience in rng.random(runs)]
+    clicks = np.array([looked.clicked is not None for looked in looks], dtype=float)
+    examined = np.array([looked.examined for looked in looks], dtype=float)
+    average = expected(chances)
+    assert clicks.mean() == pytest.approx(average.clicks, abs=5 * clicks.std() / runs**0.5)
+    assert examined.mean() == pytest.approx(average.examined, abs=5 * examined.std() / runs**0.5)
+    assert expected(np.ones(3)).examined == expected(np.ones(3)).clicks == 1
+    assert (expected(NONE[:0]).clicks, expected(NONE[:0]).examined) == (0, 0)
 
 
 def test_clicks_follow_taste_need_quality_novelty_and_memory() -> None:

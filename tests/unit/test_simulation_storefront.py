@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from millrace.client import DeliveryFailed, Recommendation, RecommendedItem, Rec
 from millrace.simulation.arms import Arm
 from millrace.simulation.figures import Count
 from millrace.simulation.storefront import Plan, Storefront
+from millrace.simulation.truth import read_truths
 from millrace.simulation.world import World, make_world
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import Item
@@ -20,12 +22,13 @@ from millrace.v1.item_pb2 import Item
 class Service:
     """Recommends any items; or fails, or waits for ``open``."""
 
-    def __init__(self, world: World, error: Exception | None = None) -> None:
+    def __init__(self, world: World, error: Exception | None = None, arms: tuple[str, ...] = ()) -> None:
         self.open = asyncio.Event()
         self.open.set()
         self.answered: dict[str, tuple[str, ...]] = {}
         self._world = world
         self._error = error
+        self._arms = arms
 
     async def recommend(self, user_id: str, k: int = 10, **fields: Any) -> Recommendation:
         await self.open.wait()
@@ -34,7 +37,8 @@ class Service:
         request_id = f"r{len(self.answered)}"
         items = tuple(RecommendedItem(item, 0.5, ()) for item in self._world.catalogue.item_ids[:k])
         self.answered[request_id] = tuple(item.item_id for item in items)
-        return Recommendation(request_id, items, "", "", "", (), None, "ok", "none", 0, "", "", 1)
+        arm = self._arms[len(self.answered) % len(self._arms)] if self._arms else ""
+        return Recommendation(request_id, items, "", "", "", (), None, "ok", "none", 0, "trial" if arm else "", arm, 1)
 
 
 class Log:
@@ -90,6 +94,25 @@ async def test_counts_are_what_was_sent() -> None:
     assert shop.figures.asked[0] == len(service.answered) >= sums[Count.PAGES]
     assert shop.traffic.under_way == 0, "everyone has left"
     assert shop.traffic.lost == 0
+
+
+async def test_the_truth_about_arms_of_experiments_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLRACE_HOME", str(tmp_path))
+    world = make_world(7, 100, 50)
+    shop = Storefront(world, [ARM], {"only": Service(world, arms=("a", "b"))}, Log(), FAST)
+    await run_until(shop, lambda: shop.figures.sums(0)[Count.PAGES] > 400)
+    shop.truths.save()
+    truths = read_truths("trial", 0)
+    pages, _, examined, clicks = shop.figures.sums(0)[Count.PAGES : Count.CLICKS + 1]
+    assert sum(truth.pages for truth in truths.values()) == pages
+    # Five standard errors; a page has one click at most, and ten examined slots.
+    assert sum(truth.clicks for truth in truths.values()) == pytest.approx(clicks, abs=5 * clicks**0.5)
+    assert sum(truth.slots for truth in truths.values()) == pytest.approx(examined, abs=5 * 3.5 * pages**0.5)
+
+    without = Storefront(world, [ARM], {"only": Service(world)}, Log(), FAST)
+    await run_until(without, lambda: without.figures.sums(0)[Count.PAGES] > 10)
+    without.truths.save()
+    assert read_truths("", 0) == {}
 
 
 async def test_arrivals_wait_for_nobody_and_are_bounded() -> None:
