@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, Unpack
 
 from millrace.client.errors import RecommenderUnavailable
-from millrace.events.build import RequestFields
+from millrace.events.build import RequestFields, context_values
+from millrace.v1.common_pb2 import Context
 from millrace.v1.interaction_pb2 import Interaction, InteractionType
 from millrace.v1.item_pb2 import Item
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 LANES = 16
 """Requests under way at once. A recommender answers in about 2 ms: more only make each other wait."""
+CONTEXTS_KEPT = 100_000
+"""Users whose last circumstances are known."""
 LANE_DEPTH = 4
 """Events that wait in a lane: enough that no lane runs dry, few enough that Ctrl-C waits for little."""
 
@@ -69,7 +72,8 @@ class AskingPublisher:
     Users are spread over lanes by hash. A lane asks and publishes one event after the other, so that each user's
     order stays; ``flush`` waits for all lanes. A click goes out with the ``request_id`` of its answer if the clicked
     item is in it, else without: nobody clicks what they are not shown. A request without an answer is counted, and
-    its click goes out without one.
+    its click goes out without one. A request has the circumstances of its user's event before: those of the click
+    itself may tell of the clicked item, as a referrer does.
 
     Parameters
     ----------
@@ -81,6 +85,7 @@ class AskingPublisher:
         self._recommender = recommender
         self._publisher = publisher
         self._k = k
+        self._contexts: dict[str, Context] = {}
         self._lock = threading.Lock()
         self._asked = Asked(k)
         self._problem: Exception | None = None
@@ -136,6 +141,7 @@ class AskingPublisher:
                 # After a failure nothing may overtake what is missing: the next run repeats all of it.
                 if self._problem is None:
                     self._publisher.send(self._with_answer(event) if event.type == _CLICK else event)
+                    self._remember(event)
             except Exception as error:  # noqa: BLE001  (raised by the next send or flush, in the caller's thread)
                 self._problem = error
             finally:
@@ -145,8 +151,14 @@ class AskingPublisher:
     def _with_answer(self, click: Interaction) -> Interaction:
         """The click, having asked: it names the answer that holds its item, and none otherwise."""
         try:
+            with self._lock:
+                context = self._contexts.get(click.user_id)
             answer = self._recommender.recommend(
-                click.user_id, self._k, session_id=click.session_id, as_of=click.occurred_at_ms
+                click.user_id,
+                self._k,
+                session_id=click.session_id,
+                context=None if context is None else context_values(context),
+                as_of=click.occurred_at_ms,
             )
         except RecommenderUnavailable:
             self._count(failed=1)
@@ -161,6 +173,13 @@ class AskingPublisher:
             self._count(answered=1, hits=1, reciprocal_ranks=1 / rank)
             click.request_id = answer.request_id
         return click
+
+    def _remember(self, event: Interaction) -> None:
+        with self._lock:
+            self._contexts.pop(event.user_id, None)
+            self._contexts[event.user_id] = event.context
+            if len(self._contexts) > CONTEXTS_KEPT:
+                del self._contexts[next(iter(self._contexts))]
 
     def _count(self, answered: int = 0, failed: int = 0, hits: int = 0, reciprocal_ranks: float = 0.0) -> None:
         with self._lock:

@@ -255,6 +255,12 @@ def fill_context(context: Context, values: Mapping[str, object]) -> None:
             put(context.attributes, "context.attributes", name, value)
 
 
+def context_values(context: Context) -> dict[str, str]:
+    """What ``fill_context`` sets a context from."""
+    found = {name: text for name in CONTEXT_FIELDS if (text := getattr(context, name))}
+    return {**context.attributes, **found}
+
+
 def put(attributes: Mapping[str, str], path: str, name: str, value: object) -> None:
     """Set one entry of a map of text."""
     try:

@@ -18,7 +18,7 @@ from millrace.ranking.circumstances import Circumstances
 from millrace.ranking.corpus import Corpus
 from millrace.ranking.features import LIFTS, SIGNALS, Candidates, Floats, Rows
 from millrace.ranking.item_table import NO_ROW, ItemTable
-from millrace.ranking.session_knn import AROUND_OF_ITEM, AROUND_PRIOR, session_signals
+from millrace.ranking.session_knn import AROUND_DOUBT, AROUND_OF_ITEM, AROUND_PRIOR, session_signals
 from millrace.ranking.sources import FRESH, NEIGHBOURS, REPEAT, REQUESTED, SESSIONS
 from millrace.settings import RecommenderSettings
 
@@ -185,10 +185,9 @@ def _propose(
     if len(blocked):
         shown &= ~np.isin(rows, blocked)
     places = np.flatnonzero(shown)
-    most = signals[12, places].max(initial=0.0)
-    if most:
-        # What is not shown may lie above the best that is.
-        np.minimum(signals[12] / most, 1.0, out=signals[12])
+    # What is not shown may lie above the best that is.
+    best = signals[12, places].max(initial=0.0)
+    np.minimum(signals[12] / (best + AROUND_DOUBT), 1.0, out=signals[12])
     return Candidates(rows, sources, signals), places
 
 

@@ -35,6 +35,8 @@ POSTINGS_NEWEST, POSTINGS = 200, 50
 """Postings looked at: of the session's newest item, of each other one."""
 PAIR_PRIOR = 3.0
 AROUND_PRIOR, AROUND_OF_ITEM = 5.0, 0.3
+# Added to the best candidate's value: without it, whatever stood once around a rare item would be as good as can be.
+AROUND_DOUBT = 0.3
 
 # By distance, from -REACH on; nothing is beside itself.
 _DISTANCES = np.arange(-REACH, REACH + 1)

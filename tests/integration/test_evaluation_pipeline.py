@@ -28,6 +28,7 @@ from millrace.evaluation.stream import Event, EventStream, Happened, checksum
 from millrace.events.asking import AskingPublisher
 from millrace.events.build import RequestFields
 from millrace.learning.learner import OnlineRanker
+from millrace.ranking.circumstances import circumstances
 from millrace.ranking.model import first_ranker
 from millrace.settings import DAY_MS, SECOND_MS, KafkaSettings, Settings
 from millrace.stream.admin import apply_topics
@@ -70,6 +71,11 @@ def clicks() -> list[Interaction]:
         turn, lane = divmod(session, AT_ONCE)
         one.user_id = f"user {session % USERS}"
         one.session_id = one.session_id if session % 4 else ""
+        # A third of the people tell nothing of themselves, and some change their device.
+        if session % 3:
+            one.context.region = f"region {session % USERS % 5}"
+            one.context.device = "mobile" if place % 4 else "desktop"
+            one.context.attributes["plan"] = "free"
         one.occurred_at_ms = T0 + ((turn * LENGTH + place) * AT_ONCE + lane) * SECOND_MS
     return sorted(made, key=lambda one: one.occurred_at_ms)
 
@@ -180,7 +186,16 @@ class Evaluated:
 
     def __init__(self, events: Sequence[Interaction], settings: Settings) -> None:
         self.happened = [
-            Happened(one.user_id, one.item_id, one.type, one.occurred_at_ms, one.session_id, one.value, one.event_id)
+            Happened(
+                one.user_id,
+                one.item_id,
+                one.type,
+                one.occurred_at_ms,
+                one.session_id,
+                one.value,
+                one.event_id,
+                circumstances(one.context),
+            )
             for one in (*beacon_clicks(), *events)
         ]
         source = EventStream("clicks", self.happened, [0], 0, checksum(self.happened))

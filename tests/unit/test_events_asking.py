@@ -70,9 +70,26 @@ def test_a_click_names_the_answer_that_holds_its_item() -> None:
         asking.flush()
     first, second = sent(log.events)
     assert (first.request_id, second.request_id) == ("r1:u", "")
-    assert shown.requests[0] == ("u", 3, {"session_id": "s", "as_of": AT_MS + 5})
+    assert shown.requests[0] == ("u", 3, {"session_id": "s", "context": None, "as_of": AT_MS + 5})
     assert asking.asked == Asked(3, answered=2, hits=1, reciprocal_ranks=0.5)
     assert (asking.asked.hit_rate, asking.asked.mrr) == (0.5, 0.25)
+
+
+def test_a_request_knows_the_circumstances_of_the_event_before() -> None:
+    shown, log = Shown(), Log()
+    with AskingPublisher(shown, log, k=3) as asking:
+        for place, referrer in enumerate(("search", "internal", "")):
+            context = {"referrer": referrer, "plan": "free"} if referrer else None
+            asking.send(build.interaction("u", "a", "click", occurred_at=AT_MS + place, context=context))
+        asking.send(build.interaction("v", "a", "click", occurred_at=AT_MS))
+        asking.flush()
+    found = {(user, fields["as_of"] - AT_MS): fields["context"] for user, _, fields in shown.requests}
+    assert found == {
+        ("u", 0): None,
+        ("u", 1): {"referrer": "search", "plan": "free"},
+        ("u", 2): {"referrer": "internal", "plan": "free"},
+        ("v", 0): None,
+    }
 
 
 def test_only_clicks_are_asked_for() -> None:
