@@ -212,8 +212,8 @@ def first_ranker() -> RankingModel:
     """The first version: fixed weights, until the stream has taught better ones.
 
     Next event in the session, full catalogue, every fifth to tenth event that has one before it, after the first fifth
-    of the stream (HR@20 / MRR@20), before "around" and circumstances were added. The weights were chosen on these same clicks, so that this shows that they are
-    sensible, not how well they generalise:
+    of the stream (HR@20 / MRR@20), before "around" and circumstances were added. The weights were chosen on these same
+    clicks, so that this shows that they are sensible, not how well they generalise:
 
     ============================== ============= ============= ============= =============
     ranking the same candidates by globo         yoochoose     serenade-toy  diginetica
