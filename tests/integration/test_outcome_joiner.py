@@ -13,7 +13,7 @@ from benchmarks.seed import item_id, item_states
 from millrace.features.decay import DecayedSum
 from millrace.features.user_state import Engagement, KnownPosition, UserState, encode_user, user_key
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
-from millrace.settings import KafkaSettings
+from millrace.settings import JoinerSettings, KafkaSettings
 from millrace.stream.codec import encode
 from millrace.topics import IMPRESSIONS, INTERACTIONS, ITEM_STATE, OUTCOMES, Topic
 from millrace.v1.interaction_pb2 import InteractionType
@@ -122,11 +122,12 @@ def test_organic_clicks_become_examples_as_of_just_before_them(
     assert found.final
     assert not found.HasField("impression_position")
     assert found.impression.feature_schema == FEATURE_SCHEMA
-    assert list(labels([found]).values()) == ["positive", *["negative"] * 4]
+    negatives = JoinerSettings().organic_negatives
+    assert list(labels([found]).values()) == ["positive", *["negative"] * negatives]
     assert found.slots[0].slot.item_id == item
     assert found.slots[0].event_id == click.event_id
     features = np.array([slot.slot.features for slot in found.slots])
-    assert features.shape == (5, len(FEATURE_NAMES))
+    assert features.shape == (1 + negatives, len(FEATURE_NAMES))
     assert np.isfinite(features).all()
     # The user's key knows the click itself already; the example does not.
     assert features[0, FEATURE_NAMES.index("seen")] == 0
