@@ -37,7 +37,7 @@ class Progress:
         sums = [[counts[what] for what in (Count.PAGES, Count.SLOTS, Count.CLICKS)] for counts in self._all()]
         events = shop.traffic.events.total()
         seconds = at_s - self._at_s
-        pages = sum(now[0] - before[0] for now, before in zip(sums, self._sums, strict=True))
+        pages = sum(newer[0] - before[0] for newer, before in zip(sums, self._sums, strict=True))
         parts = [
             f"{at_s:5.0f} s",
             f"{pages / seconds:,.1f} pages/s",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
-from zlib import crc32
 
 from millrace.features.user_state import ENGAGEMENT_TYPES, session_number
 from millrace.ranking.circumstances import Circumstances, circumstances
+from millrace.ranking.context_counts import item_key
 from millrace.ranking.corpus import Corpus
 from millrace.v1.common_pb2 import Context
 from millrace.v1.interaction_pb2 import InteractionType
@@ -68,8 +68,7 @@ class EventIntake:
                 self._count(event, 1.0)
 
     def _count(self, event: TakenEvent, times: float) -> None:
-        key = crc32(event.item_id.encode())
-        self._contexts.add(circumstances_of(event), key, event.occurred_at_ms, times)
+        self._contexts.add(circumstances_of(event), item_key(event.item_id), event.occurred_at_ms, times)
 
     def _is_new(self, event: TakenEvent) -> bool:
         if not event.event_id:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
 from millrace.errors import MillraceError
+from millrace.ranking.context_counts import item_key
 from millrace.ranking.features import ITEM_COLUMNS, Floats, HalfLives, Rows, item_row
 from millrace.v1.item_pb2 import ItemState, Neighbours
 
@@ -55,7 +55,7 @@ class ItemTable:
     clicks
         int64[rows_max], how often it was clicked.
     keys
-        uint32[rows_max], hashes of the items' ids, the same in every process.
+        uint32[rows_max], by what items are counted under circumstances (``item_key``).
     updated_ms
         int64[rows_max], when the broker got the newest state, Unix ms.
     neighbours
@@ -284,7 +284,7 @@ class ItemTable:
         else:
             return NO_ROW
         self.rows[item_id] = row
-        self.keys[row] = crc32(item_id.encode())
+        self.keys[row] = item_key(item_id)
         self.short_order[row] = self.long_order[row] = -np.inf
         return row
 

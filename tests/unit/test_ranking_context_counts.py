@@ -90,6 +90,15 @@ def test_an_event_taken_back_leaves_what_was_there() -> None:
     assert counts.lifts(known(region="north"), KEYS, T0 + HOUR_MS) == pytest.approx(before, abs=1e-6)
 
 
+def test_single_clicks_count_beside_a_great_many() -> None:
+    counts, many, single = ContextCounts(HALF_LIFE_MS), 2.0**25, 20_000
+    counts.add(known(region="north"), int(KEYS[0]), T0, many)
+    for _ in range(single):
+        counts.add((), int(KEYS[1]), T0)
+    lift = counts.lifts(known(region="north"), KEYS, T0)[FIELDS.index("region"), 0]
+    assert lift == pytest.approx(math.log1p(single / many), rel=1e-3)
+
+
 def test_many_pairs_in_the_table_move_few_lifts_and_those_little() -> None:
     """Forty thousand pairs of region and item, each once: nothing is preferred anywhere."""
     counts, random = ContextCounts(HALF_LIFE_MS), np.random.default_rng(5)
