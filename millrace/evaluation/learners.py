@@ -69,11 +69,11 @@ class Pointwise:
         return log_odds(self._model.score(features))
 
     def learn(self, example: FloatMatrix) -> None:
-        self._ranker.learn(example.tolist(), [True] + [False] * (len(example) - 1))
+        self._ranker.learn(example, [True] + [False] * (len(example) - 1))
         self._model = self._ranker.model()
 
     def reject(self, features: FloatMatrix) -> None:
-        self._ranker.learn(features.tolist(), [False] * len(features))
+        self._ranker.learn(features, [False] * len(features))
         self._model = self._ranker.model()
 
 

@@ -203,7 +203,7 @@ class Prequential:
             self.memory.learn(event, context)
         self._waiting.clear()
         for example in self._examples:
-            self._ranker.learn(example.tolist(), [True] + [False] * (len(example) - 1))
+            self._ranker.learn(example, [True] + [False] * (len(example) - 1))
         if self._examples:
             self._model = self._ranker.model()
         self._examples.clear()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from millrace.errors import InvalidField
 from millrace.events.rules import check_id
+from millrace.ranking.features import FloatMatrix
 from millrace.v1.outcome_pb2 import Label, Outcome
 
 FEATURE_MAX = 1e6
@@ -17,8 +19,8 @@ one would move means and variances for days."""
 _LABELS: dict[int, bool] = {Label.LABEL_POSITIVE: True, Label.LABEL_NEGATIVE: False}
 _UNSEEN = Label.LABEL_UNSEEN
 
-Examples = tuple[Sequence[Sequence[float]], Sequence[bool]]
-"""Features of each example, in the order of the schema, and whether the user engaged."""
+Examples: TypeAlias = tuple[FloatMatrix, Sequence[bool]]
+"""Features of n examples, float32[n, d] in the order of the schema, and whether the user engaged."""
 
 
 def read_examples(outcome: Outcome, feature_schema: str, features: int) -> Examples:
@@ -51,10 +53,11 @@ def read_examples(outcome: Outcome, feature_schema: str, features: int) -> Examp
             raise InvalidField(f"slots[{place}].slot.features", f"{len(row)} numbers", f"{features} numbers")
         rows.append(row)
         labels.append(label)
+    found = np.array(rows, dtype=np.float32).reshape(-1, features)
     # NaN fails every comparison.
-    if rows and not (np.abs(np.array(rows)) <= FEATURE_MAX).all():
+    if not (np.abs(found) <= FEATURE_MAX).all():
         raise _bad_number(outcome)
-    return rows, labels
+    return found, labels
 
 
 def _bad_number(outcome: Outcome) -> InvalidField:

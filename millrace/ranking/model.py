@@ -22,6 +22,8 @@ from millrace.errors import MillraceError
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA, FloatMatrix
 
 FORMAT = 1
+ADAGRAD_RATE, INTERCEPT_RATE = 0.05, 0.01
+"""Learning rates of the weights and of the intercept."""
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.npz", "model.json"
 
 Vector = npt.NDArray[np.float64]
@@ -101,7 +103,9 @@ class RankingModel:
         scaler.means.update(self._by_name(self.means))
         scaler.vars.update(self._by_name(self.variances))
         # AdaGrad suits features that are rarely other than zero (source flags, repeats).
-        regression = linear_model.LogisticRegression(optimizer=optim.AdaGrad(0.05), intercept_init=self.intercept)
+        regression = linear_model.LogisticRegression(
+            optimizer=optim.AdaGrad(ADAGRAD_RATE), intercept_init=self.intercept, intercept_lr=INTERCEPT_RATE
+        )
         # river takes initial weights through an initialiser only, which cannot tell features apart.
         regression._weights = utils.VectorDict(self._by_name(self.weights))
         return scaler | regression

@@ -192,7 +192,7 @@ def test_without_sessions_is_a_pass_in_which_there_are_no_sessions() -> None:
             ranked.append(len(question.candidates))
             example = question.example(SETTINGS.joiner.organic_negatives, random)
             if example is not None:
-                ranker.learn(example[:, kept].tolist(), [True] + [False] * (len(example) - 1))
+                ranker.learn(example[:, kept], [True] + [False] * (len(example) - 1))
         memory.take(event)
 
     answers, model = passed(log, ["sessions"])

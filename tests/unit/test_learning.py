@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -19,7 +19,7 @@ from millrace.learning.learner import OnlineRanker
 from millrace.learning.parameters import apply, changed, from_vector, to_vector, vector_size
 from millrace.learning.state import LearnerState, fresh
 from millrace.learning.updates import CHUNK_BYTES, Lines, SnapshotAssembler, snapshot_records
-from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
+from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA, FloatMatrix
 from millrace.ranking.model import UnusableModel, first_ranker
 from millrace.settings import LearnerSettings
 from millrace.v1.common_pb2 import Position, SparseValues
@@ -63,13 +63,31 @@ def test_stops_and_buffers_change_nothing(cuts: list[int]) -> None:
     assert state.examples == len(ROWS)
 
 
-def test_the_model_scores_as_the_pipeline_that_learned_it() -> None:
-    ranker = OnlineRanker(start())
-    ranker.learn(ROWS, LABELS)
-    theirs = [
-        ranker._pipeline.predict_proba_one(dict(zip(FEATURE_NAMES, row, strict=True)))[True] for row in ROWS[:100]
-    ]
-    np.testing.assert_allclose(ranker.model().score(np.array(ROWS[:100], dtype=np.float32)), theirs, atol=1e-6)
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_it_learns_and_scores_as_rivers_pipeline(scale: float) -> None:
+    """Also where predictions are as good as certain, and for a feature that never varies."""
+    rows = [[0.0, *(scale * float(value) for value in row[1:])] for row in ROWS]
+    model = replace(first_ranker(), variances=first_ranker().variances * (np.arange(D) > 0))
+    ranker = OnlineRanker(fresh(model, "1", "reign", epoch=1))
+    loss = ranker.learn(rows, LABELS)
+    pipeline, theirs = model.to_river(), 0.0
+    for row, label in zip(rows, LABELS, strict=True):
+        x = dict(zip(FEATURE_NAMES, row, strict=True))
+        pipeline["StandardScaler"].learn_one(x)
+        z = pipeline["StandardScaler"].transform_one(x)
+        theirs -= math.log(max(pipeline["LogisticRegression"].predict_proba_one(z)[label], 1e-12))
+        pipeline["LogisticRegression"].learn_one(z, label)
+    state, scaler, regression = ranker.state(1, {}, ""), pipeline["StandardScaler"], pipeline["LogisticRegression"]
+    for ours, by_name in (
+        (state.model.means, scaler.means),
+        (state.model.variances, scaler.vars),
+        (state.model.weights, regression.weights),
+        (state.squared_gradients, regression.optimizer.g2),
+    ):
+        np.testing.assert_allclose(ours, [by_name[name] for name in FEATURE_NAMES], rtol=1e-9, atol=1e-12)
+    assert (state.model.intercept, loss) == pytest.approx((regression.intercept, theirs), rel=1e-9)
+    scores = [pipeline.predict_proba_one(dict(zip(FEATURE_NAMES, row, strict=True)))[True] for row in rows[:100]]
+    np.testing.assert_allclose(ranker.model().score(np.array(rows[:100], dtype=np.float32)), scores, atol=1e-6)
 
 
 def test_the_largest_features_allowed_keep_parameters_finite() -> None:
@@ -124,7 +142,8 @@ def test_unseen_slots_are_no_examples_whatever_they_hold() -> None:
 def test_an_answer_that_failed_teaches_nothing_and_is_no_bad_outcome() -> None:
     failed = broken(lambda outcome: outcome.ClearField("slots"))
     failed.impression.ClearField("feature_schema")
-    assert read_examples(failed, FEATURE_SCHEMA, D) == ([], [])
+    rows, labels = read_examples(failed, FEATURE_SCHEMA, D)
+    assert (rows.shape, labels) == ((0, D), [])
 
 
 def test_updates_carry_what_changed() -> None:
@@ -232,11 +251,11 @@ def test_the_largest_buffer_and_a_checkpoint_stay_within_their_bounds() -> None:
         LearnerSettings(buffer_size=largest + 1)
     (outcome,) = outcomes(1)
     tracemalloc.start()
-    rows: list[Sequence[float]] = []
-    while len(rows) < largest / 50:
-        rows += read_examples(outcome, FEATURE_SCHEMA, D)[0]
+    rows: list[FloatMatrix] = []
+    while len(rows) * len(outcome.slots) < largest / 50:
+        rows.append(read_examples(outcome, FEATURE_SCHEMA, D)[0])
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held * 50 < 130e6
+    assert held * 50 < 30e6
     # As many parameters as the schema has room for, and as much again for the optimizer: no more as learning goes on.
     assert len(fresh(first_ranker(), "1", "a reign", 1).to_bytes()) < 500e6

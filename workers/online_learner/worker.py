@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import structlog
 
 from millrace.errors import InvalidField
@@ -23,6 +24,7 @@ from millrace.learning.learner import OnlineRanker
 from millrace.learning.parameters import changed, to_vector, vector_size
 from millrace.learning.state import LearnerState
 from millrace.learning.updates import snapshot_records
+from millrace.ranking.features import FloatMatrix
 from millrace.registry.checkpoints import CheckpointCache
 from millrace.settings import Settings
 from millrace.stream.fenced import FencedProducer
@@ -69,7 +71,7 @@ class OnlineLearner:
         self._epoch = 0
         # The next offset to learn of each partition, what is in the buffer included.
         self._read: dict[int, int] = {}
-        self._rows: list[Sequence[float]] = []
+        self._rows: list[FloatMatrix] = []
         self._labels: list[bool] = []
         self._buffered_at: float | None = None
         self._snapshot_at = 0.0
@@ -123,9 +125,9 @@ class OnlineLearner:
             else:
                 self._buffer(rows, labels, _ORIGINS.get(outcome.origin, "unspecified"))
             self._read[record.partition] = record.offset + 1
-            if len(self._rows) >= self._buffer_size:
+            if len(self._labels) >= self._buffer_size:
                 self._learn([])
-        metrics.BUFFER.set(len(self._rows))
+        metrics.BUFFER.set(len(self._labels))
 
     def on_tick(self, now: float, output: Output) -> None:
         """Learn what has waited long enough or was asked for; follow the champion."""
@@ -181,10 +183,10 @@ class OnlineLearner:
         self._show()
         log.info("learns", model=self._model_name, version=state.model_version, epoch=self._epoch, learned=self._read)
 
-    def _buffer(self, rows: Sequence[Sequence[float]], labels: Sequence[bool], origin: str) -> None:
+    def _buffer(self, rows: FloatMatrix, labels: Sequence[bool], origin: str) -> None:
         if self._buffered_at is None:
             self._buffered_at = time.monotonic()
-        self._rows += rows
+        self._rows.append(rows)
         self._labels += labels
         for label in labels:
             metrics.SLOTS.labels(_SHOWN[label], origin).inc()
@@ -193,7 +195,7 @@ class OnlineLearner:
         """Learn what is in the buffer and publish the parameters that changed, with a snapshot when it is time."""
         assert self._ranker is not None
         began, before = time.monotonic(), to_vector(self._line.model)
-        loss = self._ranker.learn(self._rows, self._labels)
+        loss = self._ranker.learn(np.concatenate(self._rows) if self._rows else [], self._labels)
         self._checkpointer.learned(loss)
         state = self._ranker.state(self._line.sequence + 1, self._read, self._topic_id)
         update = ParameterUpdate(
@@ -231,7 +233,7 @@ class OnlineLearner:
 
     def _learned(self) -> dict[int, int]:
         """Positions without what is in the buffer."""
-        if self._rows:
+        if self._labels:
             return dict(self._line.learned)
         return dict(self._read)
 
