@@ -170,7 +170,7 @@ def _propose(
         signals[10] = rows == session[0]
         signals[11] = corpus.sessions.places[rows]
         signals[12] = sums[5] / (AROUND_PRIOR + signals[11]) ** AROUND_OF_ITEM
-    signals[LIFTS:] = corpus.contexts.lifts(request.circumstances, table.keys[rows], request.now_ms)
+    signals[LIFTS:] = corpus.contexts.lifts(request.circumstances, table.keys[rows], request.now_ms).T
     # Every other generator proposes an item once in each of its lists: their bits can be added up.
     sources = np.bincount(of_others, np.concatenate(others), n).astype(np.int64)
     sources[support > 0] |= NEIGHBOURS

@@ -12,6 +12,7 @@ same.
 
 from __future__ import annotations
 
+import math
 from math import exp2
 from typing import TypeAlias
 from zlib import crc32
@@ -19,8 +20,9 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
+from millrace.compiled import compiled
 from millrace.ranking.circumstances import FIELDS, Circumstances
-from millrace.ranking.features import Floats
+from millrace.ranking.features import Floats, Ints
 
 Keys: TypeAlias = npt.NDArray[np.uint32]
 
@@ -33,7 +35,7 @@ LIFT_PRIOR = 1.0
 # The landmark moves up when weights have grown by 2^256, as for co-visitation.
 _RESCALE_AT = 256
 _EVERYBODY, _ALL_ITEMS = 0, 0
-# Odd numbers without pattern, from the constants of xxHash (Collet). 32 bits: numpy multiplies eight of them at once.
+# Odd numbers without pattern, from the constants of xxHash (Collet). Of products their last 32 bits count.
 _SPREAD, _FACTORS = 0x9E3779B1, (0x85EBCA77, 0xC2B2AE3D)
 _WORD = (1 << 32) - 1
 _BITS = CELLS.bit_length() - 1
@@ -61,35 +63,58 @@ class ContextCounts:
             self._cells *= exp2((self._landmark_ms - at_ms) / self._half_life_ms)
             self._landmark_ms = at_ms
         weight = times * exp2((at_ms - self._landmark_ms) / self._half_life_ms)
-        for key in (_EVERYBODY, *(key for _, key in known)):
-            for item in (item_key, _ALL_ITEMS):
-                mixed = (key ^ (item * _SPREAD & _WORD)) & _WORD
-                for cells, factor in zip(self._cells, _FACTORS, strict=True):
-                    cells[(mixed * factor & _WORD) >> (32 - _BITS)] += weight
+        _add(self._cells, _keys(known), item_key, weight)
 
     def lifts(self, known: Circumstances, item_keys: Keys, now_ms: int) -> Floats:
-        """Logarithm of the lift by field, float64[len(FIELDS), n], of n items; 0 for a field that is not known.
+        """Logarithm of the lift by field, float64[n, len(FIELDS)], of n items; 0 for a field that is not known.
 
         Of several attributes the sum.
         """
-        lifts = np.zeros((len(FIELDS), len(item_keys)))
-        if not known or self._landmark_ms is None:
-            return lifts
-        keys = np.array([_EVERYBODY, *(key for _, key in known)], dtype=np.uint32)[:, None]
-        mixed = keys ^ (np.append(item_keys, np.uint32(_ALL_ITEMS)) * np.uint32(_SPREAD))
-        first, second = (
-            cells.take(mixed * np.uint32(factor) >> np.uint32(32 - _BITS))
-            for cells, factor in zip(self._cells, _FACTORS, strict=True)
-        )
-        counts = np.minimum(first, second, out=first)
-        # What was taken back may leave a rounding error behind.
-        np.maximum(counts, 0, out=counts)
-        counts *= exp2(min(self._landmark_ms - now_ms, 0) / self._half_life_ms)
-        clicks, all_clicks = counts[:, :-1], counts[:, -1:]
-        if not all_clicks[0, 0]:
-            return lifts
-        expected = clicks[0] / all_clicks[0] * all_clicks[1:]
-        found = np.log((clicks[1:] + LIFT_PRIOR) / (expected + LIFT_PRIOR))
-        for (place, _), lift in zip(known, found, strict=True):
-            lifts[place] += lift
+        lifts = np.zeros((len(item_keys), len(FIELDS)))
+        if known and self._landmark_ms is not None:
+            decay = exp2(min(self._landmark_ms - now_ms, 0) / self._half_life_ms)
+            places = np.array([place for place, _ in known])
+            _add_lifts(self._cells, places, _keys(known), item_keys, decay, lifts)
         return lifts
+
+
+def _keys(known: Circumstances) -> Ints:
+    return np.array([key for _, key in known], dtype=np.int64)
+
+
+@compiled
+def _add(cells: Floats, keys: Ints, item_key: int, weight: float) -> None:
+    """Count one event for everybody and for each circumstance, of its item and of all."""
+    for item in (item_key, _ALL_ITEMS):
+        for row in range(2):
+            cells[row, _cell(_EVERYBODY, item, row)] += weight
+            for key in keys:
+                cells[row, _cell(key, item, row)] += weight
+
+
+@compiled
+def _add_lifts(cells: Floats, places: Ints, keys: Ints, item_keys: Keys, decay: float, lifts: Floats) -> None:
+    """Add the lifts of n items, float64[n, len(FIELDS)], each circumstance's in its place."""
+    all_clicks = _count(cells, _EVERYBODY, _ALL_ITEMS) * decay
+    if not all_clicks:
+        return
+    clicks = np.empty(len(item_keys))
+    for number in range(len(item_keys)):
+        clicks[number] = _count(cells, _EVERYBODY, np.int64(item_keys[number])) * decay
+    for known in range(len(keys)):
+        share = _count(cells, keys[known], _ALL_ITEMS) * decay / all_clicks
+        for number in range(len(item_keys)):
+            seen = _count(cells, keys[known], np.int64(item_keys[number])) * decay
+            lifts[number, places[known]] += math.log((seen + LIFT_PRIOR) / (clicks[number] * share + LIFT_PRIOR))
+
+
+@compiled
+def _count(cells: Floats, key: int, item: int) -> float:
+    # What was taken back may leave a rounding error behind.
+    return max(min(cells[0, _cell(key, item, 0)], cells[1, _cell(key, item, 1)]), 0.0)
+
+
+@compiled
+def _cell(key: int, item: int, row: int) -> int:
+    mixed = (key ^ item * _SPREAD) & _WORD
+    return (mixed * _FACTORS[row] & _WORD) >> (32 - _BITS)

@@ -50,9 +50,9 @@ def test_what_a_region_prefers_is_lifted_there_and_lowered_elsewhere() -> None:
         counts.add(known(region="north"), int(KEYS[0]), T0)
         counts.add(known(region="south"), int(KEYS[1]), T0)
     lifts = counts.lifts(known(region="north", device="mobile"), KEYS, T0)
-    assert lifts[FIELDS.index("region")] == pytest.approx([math.log(51 / 26), math.log(1 / 26), 0, 0], abs=1e-6)
+    assert lifts[:, FIELDS.index("region")] == pytest.approx([math.log(51 / 26), math.log(1 / 26), 0, 0], abs=1e-6)
     # Nobody was seen with this device, and the fields that are not known say nothing.
-    assert not np.delete(lifts, FIELDS.index("region"), axis=0).any()
+    assert not np.delete(lifts, FIELDS.index("region"), axis=1).any()
 
 
 def test_nothing_known_says_nothing() -> None:
@@ -73,7 +73,7 @@ def test_equal_to_counting(log: Log, region: str) -> None:
     """Also across the rescaling of weights, which 300 days bring about."""
     log.sort(key=lambda entry: entry[2])
     now_ms = max((at_ms for _, _, at_ms in log), default=T0) + HOUR_MS
-    lifts = filled(log).lifts(known(region=region), KEYS, now_ms)[FIELDS.index("region")]
+    lifts = filled(log).lifts(known(region=region), KEYS, now_ms)[:, FIELDS.index("region")]
     if log:
         expected = [by_counting(log, "region", region, item, now_ms) for item in ITEMS]
         assert lifts == pytest.approx(expected, abs=1e-4)
@@ -95,7 +95,7 @@ def test_single_clicks_count_beside_a_great_many() -> None:
     counts.add(known(region="north"), int(KEYS[0]), T0, many)
     for _ in range(single):
         counts.add((), int(KEYS[1]), T0)
-    lift = counts.lifts(known(region="north"), KEYS, T0)[FIELDS.index("region"), 0]
+    lift = counts.lifts(known(region="north"), KEYS, T0)[0, FIELDS.index("region")]
     assert lift == pytest.approx(math.log1p(single / many), rel=1e-3)
 
 
@@ -107,7 +107,7 @@ def test_many_pairs_in_the_table_move_few_lifts_and_those_little() -> None:
     for region in regions:
         for key in keys.tolist():
             counts.add(region, key, T0)
-    found = np.concatenate([counts.lifts(region, keys, T0)[FIELDS.index("region")] for region in regions])
+    found = np.concatenate([counts.lifts(region, keys, T0)[:, FIELDS.index("region")] for region in regions])
     assert np.mean(np.abs(found) > 0.1) < 0.1
     assert np.abs(found).mean() < 0.05
 
