@@ -29,6 +29,7 @@ $(READY): pyproject.toml constraints.txt hatch_build.py
 	@echo "Setting up .venv with $$($(PYTHON) --version) (about two minutes the first time)"
 	@$(PYTHON) -m venv $(VENV)
 	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --progress-bar on -e '.[all,dev]'
+	@$(BIN)/python -m millrace.warm_up >/dev/null
 	@touch $(READY) $(GENERATED)
 
 $(GENERATED): $(PROTO) | $(READY)

@@ -187,12 +187,11 @@ class RecommenderSettings(_Group):
         40, description="Items of the user's session that similar sessions are sought by; 0: none are."
     )
     session_runs_max: Positive = Field(
-        131_072, description="Recent sessions in memory (of up to 20 items each; longer ones count as several)."
+        131_072, description="Recent sessions in memory (of up to 40 items each; longer ones count as several)."
     )
     session_events_read: Positive = Field(
         200_000, description="Newest events of the log that are read at the start, so that recent sessions are known."
     )
-    session_postings_max: Positive = Field(200, description="Newest places of an item in sessions that are remembered.")
     context_half_life_ms: Positive = Field(
         2 * HOUR_MS, description="Half-life of how popular items are by device, region, referrer and so on."
     )

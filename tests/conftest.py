@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from deploy.embedded.jars import classpath
 from deploy.embedded.member import clean_environment, log_tail, running, stop
@@ -22,6 +23,10 @@ from deploy.embedded.ports import free_port
 from millrace.settings import KafkaSettings, StackSettings, settings
 from tests.brokers import broker
 from tests.processes import PATIENCE_S, a_redis, belonging_to
+
+# How long an example takes is no property: what is compiled takes seconds the first time.
+hypothesis_settings.register_profile("millrace", deadline=None)
+hypothesis_settings.load_profile("millrace")
 
 ROOT = Path(__file__).resolve().parent.parent
 # Tests must see the defaults and their own values, whatever the developer's shell holds, but for choices of who

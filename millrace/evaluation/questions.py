@@ -13,7 +13,8 @@ from millrace.evaluation.features import MemoryFeatures
 from millrace.evaluation.stream import Event
 from millrace.outcomes.sampling import sample_example
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate
-from millrace.ranking.features import Candidates, FloatMatrix, UserActivity, compute_features
+from millrace.ranking.compute import compute_features
+from millrace.ranking.features import Candidates, FloatMatrix, UserActivity
 from millrace.settings import FeatureSettings, RecommenderSettings
 
 MISS = 0
@@ -109,6 +110,5 @@ class Questioner:
         activity = UserActivity()
         if user is not None:
             activity = UserActivity(user.engagements(now_ms, self._user_half_life_ms), user.last_ms)
-        rows = table.items.take(candidates.rows, axis=0)
-        features = compute_features(candidates, rows, activity, now_ms, table.half_lives)
+        features = compute_features(candidates, table.items, activity, now_ms, table.half_lives)
         return Question(candidates, self._ablation.features(features), table.rows.get(event.item_id, -1))

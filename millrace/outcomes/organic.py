@@ -19,8 +19,9 @@ from millrace.features.user_state import USER_FIELDS, UserState, decode_user, us
 from millrace.outcomes.sampling import sample_example
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate
 from millrace.ranking.circumstances import circumstances
+from millrace.ranking.compute import compute_features
 from millrace.ranking.corpus import Corpus
-from millrace.ranking.features import FEATURE_SCHEMA, UserActivity, compute_features
+from millrace.ranking.features import FEATURE_SCHEMA, UserActivity
 from millrace.ranking.sources import sources_of
 from millrace.settings import FeatureSettings, JoinerSettings, RecommenderSettings
 from millrace.v1.impression_pb2 import AnswerStatus, Fallback, Impression, Slot
@@ -102,7 +103,7 @@ class OrganicExamples:
         chosen = candidates.take(places)
         features = compute_features(
             chosen,
-            self.table.items.take(chosen.rows, axis=0),
+            self.table.items,
             self._activity(user, before, now_ms),
             now_ms,
             self.table.half_lives,

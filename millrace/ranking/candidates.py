@@ -2,7 +2,7 @@
 
 Generators: co-visitation neighbours of the user's last items, sessions like the user's, what is popular now and today,
 the user's own recent items (where repeats are allowed), new items of the catalogue, and the items that the request
-names. Everything happens on arrays of rows (see ``ItemTable``); no loop runs over candidates.
+names. Everything happens on arrays of rows (see ``ItemTable``) and in one pool of candidates.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from millrace.compiled import compiled
 from millrace.ranking.circumstances import Circumstances
 from millrace.ranking.corpus import Corpus
-from millrace.ranking.features import LIFTS, SIGNALS, Candidates, Floats, Rows
+from millrace.ranking.features import Candidates, FloatMatrix, Floats, Ints, Rows, Signal
 from millrace.ranking.item_table import NO_ROW, ItemTable
-from millrace.ranking.session_knn import AROUND_DOUBT, AROUND_OF_ITEM, AROUND_PRIOR, session_signals
-from millrace.ranking.sources import FRESH, NEIGHBOURS, REPEAT, REQUESTED, SESSIONS
+from millrace.ranking.pool import NO_PLACE, join
+from millrace.ranking.popular import FRESH_KEPT, TRENDING_KEPT
+from millrace.ranking.session_knn import AROUND_DOUBT, AROUND_OF_ITEM, AROUND_PRIOR, most_proposed, propose_of_sessions
+from millrace.ranking.sources import FRESH, NEIGHBOURS, REPEAT, REQUESTED, TRENDING_LONG, TRENDING_SHORT
 from millrace.settings import RecommenderSettings
 
 # Items of the user's earlier sessions that similar sessions are sought by, behind those of the session.
 OLDER_ITEMS = 5
-# 1, 2, ... in a column: longer than any context is sensible.
-_PLACES = np.arange(1.0, 1_001.0)[:, None]
-# As many times the bit as these generators may propose items.
-_BITS = {bit: np.full(10_000, bit, dtype=np.float64) for bit in (REPEAT, FRESH)}
+# Of what is popular now and today, and of what is new.
+_LISTED_MAX = 2 * TRENDING_KEPT + FRESH_KEPT
 
 
 class Engaged(Protocol):
@@ -101,18 +102,47 @@ def generate(
     corpus: Corpus, request: CandidateRequest, limits: CandidateLimits, random: np.random.Generator
 ) -> Candidates:
     """The candidates for a request, in no particular order."""
-    candidates, shown = _propose(corpus, request, limits.trending_items, limits, random)
-    if len(shown) < request.k and not request.restricted_to:
+    table, popular, pool = corpus.table, corpus.popular, corpus.pool
+    known, seen_at_ms, seen_count = _known_items(table, request.recent)
+    context = known[: limits.context_items]
+    session = _session_items(table, request.recent, corpus.sessions.gap_ms, limits.session_items)
+    older = [row for row in known[: limits.session_items].tolist() if row not in session] if session else []
+    older = older[:OLDER_ITEMS]
+    requested = _rows_of(table, request.restricted_to)
+    pool.begin(
+        table.neighbours.shape[1] * len(context)
+        + most_proposed(len(session) + len(older))
+        + len(known)
+        + len(requested)
+        + _LISTED_MAX
+    )
+    _propose_neighbours(context, table.neighbours, table.shares, *pool.arrays)
+    propose_of_sessions(pool, corpus.sessions, session, older, request.user_id)
+    _propose_known(known, seen_at_ms, seen_count, *pool.arrays)
+    _propose_all(popular.short[: limits.trending_items], TRENDING_SHORT, *pool.arrays)
+    _propose_all(popular.long[: limits.trending_items], TRENDING_LONG, *pool.arrays)
+    _propose_all(_draw(popular.fresh, limits.fresh_items, random), FRESH, *pool.arrays)
+    _propose_all(requested, REQUESTED, *pool.arrays)
+    wanted, unwanted = REQUESTED if request.restricted_to else 0, 0 if request.repeats else REPEAT
+    blocked = _rows_of(table, request.blocked)
+    shown = _shown(wanted, unwanted, blocked, table.servable, *pool.arrays)
+    if len(shown) < request.k and not wanted:
         # So much is left out that trending has to fill up from further down its list.
-        trending_items = max(len(corpus.popular.short), len(corpus.popular.long))
-        candidates, shown = _propose(corpus, request, trending_items, limits, random)
+        _propose_all(popular.short, TRENDING_SHORT, *pool.arrays)
+        _propose_all(popular.long, TRENDING_LONG, *pool.arrays)
+        shown = _shown(wanted, unwanted, blocked, table.servable, *pool.arrays)
+    if session:
+        _describe(shown, session[0], corpus.sessions.places, pool.rows, pool.signals)
     most = max(limits.candidates_max, request.k)
-    if len(shown) > most and not request.restricted_to:
-        scores = own_scores(candidates, corpus)
+    if len(shown) > most and not wanted:
+        scores = _own_scores(pool.rows, pool.signals, table.long_order, popular.long_norm)
         # The user's own and new items are not the most probable ones: cutting by score would always cut them.
-        scores[candidates.sources & (REPEAT | FRESH) != 0] = np.inf
+        scores[pool.sources & (REPEAT | FRESH) != 0] = np.inf
         shown = shown[np.argpartition(-scores[shown], most)[:most]]
-    return candidates.take(shown)
+    candidates = Candidates(pool.rows[shown], pool.sources[shown], pool.signals[shown])
+    lifts = candidates.signals[:, Signal.LIFTS :]
+    corpus.contexts.add_lifts(request.circumstances, candidates.rows, table.keys, request.now_ms, lifts)
+    return candidates
 
 
 def own_scores(candidates: Candidates, corpus: Corpus) -> Floats:
@@ -121,74 +151,117 @@ def own_scores(candidates: Candidates, corpus: Corpus) -> Floats:
     The first and the last are probabilities of "the next engagement is with this item": given the user's last items,
     and in general. The share of the nearest sessions that hold the item counts half.
     """
-    covisit, nearest, after, before = candidates.signals[[0, 5, 7, 8]]
-    scores: Floats = np.exp2(corpus.table.long_order[candidates.rows] - corpus.popular.long_norm)
-    scores += covisit + 0.5 * nearest + after + before
+    return _own_scores(candidates.rows, candidates.signals, corpus.table.long_order, corpus.popular.long_norm)
+
+
+@compiled
+def _own_scores(rows: Rows, signals: Floats, long_order: Floats, long_norm: float) -> Floats:
+    scores = np.empty(len(rows))
+    for place in range(len(rows)):
+        one = signals[place]
+        scores[place] = (
+            2.0 ** (long_order[rows[place]] - long_norm)
+            + one[Signal.COVISIT]
+            + 0.5 * one[Signal.SIMILAR]
+            + one[Signal.AFTER]
+            + one[Signal.BEFORE]
+        )
     return scores
 
 
-def _propose(
-    corpus: Corpus,
-    request: CandidateRequest,
-    trending_items: int,
-    limits: CandidateLimits,
-    random: np.random.Generator,
-) -> tuple[Candidates, npt.NDArray[np.intp]]:
-    """Everything that a generator proposes, and the places of those that may be shown."""
-    table, popular = corpus.table, corpus.popular
-    known, seen_at_ms, seen_count = _known_items(table, request.recent)
-    context = known[: limits.context_items]
-    # A neighbour of the item in place p (1 = newest) counts P(neighbour follows item) / p.
-    neighbours = table.neighbours[context].ravel()
-    weights = (table.shares[context] / _PLACES[: len(context)]).ravel()
-    of_newest = table.neighbours.shape[1] if len(context) else 0
-    session = _session_items(table, request.recent, corpus.sessions.gap_ms, limits.session_items)
-    older = [row for row in known[: limits.session_items].tolist() if row not in session] if session else []
-    sessions = session_signals(corpus.sessions, session, older[:OLDER_ITEMS], request.user_id)
-    trending, trending_bits = popular.trending(trending_items)
-    fresh = _draw(popular.fresh, limits.fresh_items, random)
-    requested = _rows_of(table, request.restricted_to)
-    others = (
-        _BITS[REPEAT][: len(known)],
-        trending_bits,
-        _BITS[FRESH][: len(fresh)],
-        np.full(len(requested), float(REQUESTED)),
-    )
-    rows, place = table.distinct(np.concatenate((neighbours, sessions.rows, known, trending, fresh, requested)))
-    n = len(rows)
-    end = len(neighbours) + len(sessions.rows)
-    of_neighbours, of_sessions, of_others = place[: len(neighbours)], place[len(neighbours) : end], place[end:]
-    signals = np.zeros((SIGNALS, n))
-    signals[0] = np.bincount(of_neighbours, weights, n)
-    signals[1] = np.bincount(of_neighbours[:of_newest], weights[:of_newest], n)
-    support = np.bincount(of_neighbours, minlength=n)
-    np.divide(support, max(len(context), 1), out=signals[2])
-    signals[3:5, of_others[: len(known)]] = seen_at_ms, seen_count
-    sums = sessions.sums(of_sessions, n)
-    signals[5:10] = sums[:5]
-    if session:
-        signals[10] = rows == session[0]
-        signals[11] = corpus.sessions.places[rows]
-        signals[12] = sums[5] / (AROUND_PRIOR + signals[11]) ** AROUND_OF_ITEM
-    signals[LIFTS:] = corpus.contexts.lifts(request.circumstances, table.keys[rows], request.now_ms).T
-    # Every other generator proposes an item once in each of its lists: their bits can be added up.
-    sources = np.bincount(of_others, np.concatenate(others), n).astype(np.int64)
-    sources[support > 0] |= NEIGHBOURS
-    sources[(signals[5] > 0) | (signals[7] + signals[8] > 0)] |= SESSIONS
+@compiled
+def _propose_neighbours(
+    context: Rows,
+    neighbours: Rows,
+    shares: FloatMatrix,
+    places: Rows,
+    count: Ints,
+    rows: Rows,
+    sources: Ints,
+    signals: Floats,
+) -> None:
+    """A neighbour of the item in place p (0 = newest) counts P(neighbour follows item) / (p + 1)."""
+    for number in range(len(context)):
+        own, own_shares = neighbours[context[number]], shares[context[number]]
+        for at in range(len(own)):
+            if own[at] == NO_ROW:
+                continue
+            place = join(own[at], places, count, rows, sources, signals)
+            sources[place] |= NEIGHBOURS
+            signals[place, Signal.COVISIT] += own_shares[at] / (number + 1)
+            signals[place, Signal.COVISIT_SUPPORT] += 1.0 / len(context)
+            if number == 0:
+                signals[place, Signal.COVISIT_LAST] += own_shares[at]
 
-    shown = table.servable[rows]
-    if request.restricted_to:
-        shown &= sources & REQUESTED != 0
-    if not request.repeats:
-        shown &= sources & REPEAT == 0
-    blocked = _rows_of(table, request.blocked)
-    if len(blocked):
-        shown &= ~np.isin(rows, blocked)
-    places = np.flatnonzero(shown)
-    # What is not shown may lie above the best that is.
-    best = signals[12, places].max(initial=0.0)
-    np.minimum(signals[12] / (best + AROUND_DOUBT), 1.0, out=signals[12])
-    return Candidates(rows, sources, signals), places
+
+@compiled
+def _propose_known(
+    known: Rows,
+    seen_at_ms: Ints,
+    seen_count: Ints,
+    places: Rows,
+    count: Ints,
+    rows: Rows,
+    sources: Ints,
+    signals: Floats,
+) -> None:
+    for number in range(len(known)):
+        place = join(known[number], places, count, rows, sources, signals)
+        sources[place] |= REPEAT
+        signals[place, Signal.SEEN_AT_MS], signals[place, Signal.SEEN_COUNT] = seen_at_ms[number], seen_count[number]
+
+
+@compiled
+def _propose_all(
+    listed: Rows, source: int, places: Rows, count: Ints, rows: Rows, sources: Ints, signals: Floats
+) -> None:
+    for row in listed:
+        sources[join(row, places, count, rows, sources, signals)] |= source
+
+
+@compiled
+def _shown(
+    wanted: int,
+    unwanted: int,
+    blocked: Rows,
+    servable: npt.NDArray[np.bool_],
+    places: Rows,
+    count: Ints,
+    rows: Rows,
+    sources: Ints,
+    _signals: Floats,
+) -> Ints:
+    """The places of those that may be shown, int64[n]: of ``wanted`` sources, if any, and of none unwanted."""
+    barred = np.zeros(count[0], dtype=np.bool_)
+    for row in blocked:
+        if places[row] != NO_PLACE:
+            barred[places[row]] = True
+    shown = np.empty(count[0], dtype=np.int64)
+    number = 0
+    for place in range(count[0]):
+        if (
+            servable[rows[place]]
+            and not barred[place]
+            and (not wanted or sources[place] & wanted)
+            and not sources[place] & unwanted
+        ):
+            shown[number] = place
+            number += 1
+    return shown[:number]
+
+
+@compiled
+def _describe(shown: Ints, newest: int, in_sessions: Rows, rows: Rows, signals: Floats) -> None:
+    """What is known of the candidates of a user with a session. What is not shown may lie above the best that is."""
+    best = 0.0
+    for place in shown:
+        one, stands = signals[place], in_sessions[rows[place]]
+        one[Signal.NEWEST] = rows[place] == newest
+        one[Signal.IN_SESSIONS] = stands
+        one[Signal.AROUND] /= (AROUND_PRIOR + stands) ** AROUND_OF_ITEM
+        best = max(best, one[Signal.AROUND])
+    for place in shown:
+        signals[place, Signal.AROUND] = signals[place, Signal.AROUND] / (best + AROUND_DOUBT)
 
 
 def _session_items(table: ItemTable, recent: Sequence[Engaged], gap_ms: int, most: int) -> list[int]:
@@ -209,7 +282,7 @@ def _session_items(table: ItemTable, recent: Sequence[Engaged], gap_ms: int, mos
     return list(rows)
 
 
-def _known_items(table: ItemTable, recent: Sequence[Engaged]) -> tuple[Rows, list[int], list[int]]:
+def _known_items(table: ItemTable, recent: Sequence[Engaged]) -> tuple[Rows, Ints, Ints]:
     """Rows of the user's items, newest first and none twice, with the newest time and the number of engagements."""
     row_of = table.rows.get
     at_ms: dict[int, int] = {}
@@ -224,7 +297,11 @@ def _known_items(table: ItemTable, recent: Sequence[Engaged]) -> tuple[Rows, lis
         else:
             count[row] = 1
             at_ms[row] = engagement.at_ms
-    return np.array(list(count), dtype=np.int32), list(at_ms.values()), list(count.values())
+    return (
+        np.array(list(count), dtype=np.int32),
+        np.array(list(at_ms.values()), dtype=np.int64),
+        np.array(list(count.values()), dtype=np.int64),
+    )
 
 
 def _rows_of(table: ItemTable, item_ids: Iterable[str]) -> Rows:

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from millrace.compiled import compiled
-from millrace.ranking.circumstances import FIELDS, Circumstances
-from millrace.ranking.features import Floats, Ints
+from millrace.ranking.circumstances import Circumstances
+from millrace.ranking.features import Floats, Ints, Rows
 
 Keys: TypeAlias = npt.NDArray[np.uint32]
 
@@ -65,17 +65,20 @@ class ContextCounts:
         weight = times * exp2((at_ms - self._landmark_ms) / self._half_life_ms)
         _add(self._cells, _keys(known), item_key, weight)
 
-    def lifts(self, known: Circumstances, item_keys: Keys, now_ms: int) -> Floats:
-        """Logarithm of the lift by field, float64[n, len(FIELDS)], of n items; 0 for a field that is not known.
+    def add_lifts(self, known: Circumstances, rows: Rows, item_keys: Keys, now_ms: int, lifts: Floats) -> None:
+        """Add the logarithms of the lifts of n items to ``lifts``, float64[n, len(FIELDS)].
 
-        Of several attributes the sum.
+        Of several attributes the sum; nothing for a field that is not known.
+
+        Parameters
+        ----------
+        rows
+            int32[n], where each item's key (``item_key``) stands in ``item_keys``.
         """
-        lifts = np.zeros((len(item_keys), len(FIELDS)))
         if known and self._landmark_ms is not None:
             decay = exp2(min(self._landmark_ms - now_ms, 0) / self._half_life_ms)
             places = np.array([place for place, _ in known])
-            _add_lifts(self._cells, places, _keys(known), item_keys, decay, lifts)
-        return lifts
+            _add_lifts(self._cells, places, _keys(known), rows, item_keys, decay, lifts)
 
 
 def _keys(known: Circumstances) -> Ints:
@@ -93,25 +96,27 @@ def _add(cells: Floats, keys: Ints, item_key: int, weight: float) -> None:
 
 
 @compiled
-def _add_lifts(cells: Floats, places: Ints, keys: Ints, item_keys: Keys, decay: float, lifts: Floats) -> None:
-    """Add the lifts of n items, float64[n, len(FIELDS)], each circumstance's in its place."""
+def _add_lifts(
+    cells: Floats, places: Ints, keys: Ints, rows: Rows, item_keys: Keys, decay: float, lifts: Floats
+) -> None:
+    """``places``: the field of each of the keys."""
     all_clicks = _count(cells, _EVERYBODY, _ALL_ITEMS) * decay
     if not all_clicks:
         return
-    clicks = np.empty(len(item_keys))
-    for number in range(len(item_keys)):
-        clicks[number] = _count(cells, _EVERYBODY, np.int64(item_keys[number])) * decay
+    clicks = np.empty(len(rows))
+    for number in range(len(rows)):
+        clicks[number] = _count(cells, _EVERYBODY, int(item_keys[rows[number]])) * decay
     for known in range(len(keys)):
         share = _count(cells, keys[known], _ALL_ITEMS) * decay / all_clicks
-        for number in range(len(item_keys)):
-            seen = _count(cells, keys[known], np.int64(item_keys[number])) * decay
+        for number in range(len(rows)):
+            seen = _count(cells, keys[known], int(item_keys[rows[number]])) * decay
             lifts[number, places[known]] += math.log((seen + LIFT_PRIOR) / (clicks[number] * share + LIFT_PRIOR))
 
 
 @compiled
 def _count(cells: Floats, key: int, item: int) -> float:
     # What was taken back may leave a rounding error behind.
-    return max(min(cells[0, _cell(key, item, 0)], cells[1, _cell(key, item, 1)]), 0.0)
+    return float(max(min(cells[0, _cell(key, item, 0)], cells[1, _cell(key, item, 1)]), 0.0))
 
 
 @compiled

@@ -55,15 +55,14 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from enum import IntEnum
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from millrace.ranking.circumstances import FIELDS
-from millrace.ranking.sources import FRESH, TRENDING_LONG, TRENDING_SHORT
-from millrace.settings import DAY_MS, HOUR_MS, MINUTE_MS
+from millrace.settings import DAY_MS
 from millrace.v1.item_pb2 import ItemState
 
 FloatMatrix: TypeAlias = npt.NDArray[np.float32]
@@ -71,72 +70,110 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Rows: TypeAlias = npt.NDArray[np.int32]
 
-FEATURE_NAMES: tuple[str, ...] = (
-    "covisit",
-    "covisit_last",
-    "covisit_support",
-    "covisit_log",
-    "popularity_short",
-    "popularity_long",
-    "age",
-    "idle",
-    "seen_ago",
-    "seen_count",
-    "trend",
-    "click_through",
-    "approval",
-    "seen",
-    "from_trending_short",
-    "from_trending_long",
-    "from_fresh",
-    "similar",
-    "similar_log",
-    "similar_near_log",
-    "after_log",
-    "before_log",
-    "after_newest_log",
-    "newest",
-    "in_sessions",
-    "around",
-    "around_log",
-    *(f"context_{field}" for field in FIELDS),
-    "user_activity",
-    "user_idle",
-)
+
+class Feature(IntEnum):
+    """The columns, in order."""
+
+    COVISIT = 0
+    COVISIT_LAST = 1
+    COVISIT_SUPPORT = 2
+    COVISIT_LOG = 3
+    POPULARITY_SHORT = 4
+    POPULARITY_LONG = 5
+    AGE = 6
+    IDLE = 7
+    SEEN_AGO = 8
+    SEEN_COUNT = 9
+    TREND = 10
+    CLICK_THROUGH = 11
+    APPROVAL = 12
+    SEEN = 13
+    FROM_TRENDING_SHORT = 14
+    FROM_TRENDING_LONG = 15
+    FROM_FRESH = 16
+    SIMILAR = 17
+    SIMILAR_LOG = 18
+    SIMILAR_NEAR_LOG = 19
+    AFTER_LOG = 20
+    BEFORE_LOG = 21
+    AFTER_NEWEST_LOG = 22
+    NEWEST = 23
+    IN_SESSIONS = 24
+    AROUND = 25
+    AROUND_LOG = 26
+    CONTEXT_DEVICE = 27
+    CONTEXT_OS = 28
+    CONTEXT_COUNTRY = 29
+    CONTEXT_REGION = 30
+    CONTEXT_REFERRER = 31
+    CONTEXT_PLACEMENT = 32
+    CONTEXT_OTHER = 33
+    USER_ACTIVITY = 34
+    USER_IDLE = 35
+
+
+FEATURE_NAMES: tuple[str, ...] = tuple(feature.name.lower() for feature in Feature)
 
 # The number in front moves when a column keeps its name and changes its meaning.
 FEATURE_SCHEMA = f"v1-{hashlib.sha256(','.join(FEATURE_NAMES).encode()).hexdigest()[:8]}"
+
+
+class Signal(IntEnum):
+    """What generators know of a candidate, before there are features: columns of ``Candidates.signals``.
+
+    covisit, covisit_last and covisit_support of the table above; when last (Unix ms) and how often the user engaged
+    with the item (0 for never); similar and the figures behind similar_near_log to after_newest_log; whether it is the
+    newest; how often it stands in sessions (0 if the user has none); around; and from ``LIFTS`` on the lifts.
+    """
+
+    COVISIT = 0
+    COVISIT_LAST = 1
+    COVISIT_SUPPORT = 2
+    SEEN_AT_MS = 3
+    SEEN_COUNT = 4
+    SIMILAR = 5
+    SIMILAR_NEAR = 6
+    AFTER = 7
+    BEFORE = 8
+    AFTER_NEWEST = 9
+    NEWEST = 10
+    IN_SESSIONS = 11
+    AROUND = 12
+    LIFTS = 13
+
+
+SIGNALS = Signal.LIFTS + len(FIELDS)
 
 # An item's or user's silence beyond the default TTL of features tells nothing more.
 DURATION_MAX_MS = 30 * DAY_MS
 # Keeps log(0) away: one follow-up in a thousand is told apart from none, fewer hardly.
 COVISIT_FLOOR = 1e-3
-# Rows of ``Candidates.signals``, and the first of the lifts among them.
-LIFTS = 13
-SIGNALS = LIFTS + len(FIELDS)
 # Click-through of a typical recommendation slot, and the number of views after which an item's own figure counts
 # as much as that prior.
 CLICK_THROUGH_PRIOR, CLICK_THROUGH_PRIOR_VIEWS = 0.05, 20.0
 # One like and one dislike in advance (Laplace).
 APPROVAL_PRIOR = 1.0
 
-ITEM_COLUMNS: tuple[str, ...] = (
-    "popularity_short",
-    "popularity_long",
-    "short_as_of_ms",
-    "long_as_of_ms",
-    "born_ms",
-    "last_seen_ms",
-    "click_through",
-    "approval",
-)
-"""What the features need of an item, as a row of float64 (a double holds milliseconds exactly for 285,000 years): the
-decayed sums, the event times that they stand at, when it was published or first met (infinity: unknown) and last met
-(0: never), Unix ms; then the smoothed shares of the table above."""
+
+class ItemColumn(IntEnum):
+    """What the features need of an item, as a row of float64 (a double holds milliseconds exactly for 285,000 years).
+
+    The decayed sums, the event times that they stand at, when it was published or first met (infinity: unknown) and
+    last met (0: never), Unix ms; then the smoothed shares of the table above.
+    """
+
+    POPULARITY_SHORT = 0
+    POPULARITY_LONG = 1
+    SHORT_AS_OF_MS = 2
+    LONG_AS_OF_MS = 3
+    BORN_MS = 4
+    LAST_SEEN_MS = 5
+    CLICK_THROUGH = 6
+    APPROVAL = 7
 
 
 def item_row(state: ItemState) -> tuple[float, ...]:
-    """The row (``ITEM_COLUMNS``) of an item's state."""
+    """The row (``ItemColumn``) of an item's state."""
     counts, short, long = state.counts, state.popularity_short, state.popularity_long
     return (
         short.value,
@@ -169,11 +206,6 @@ class HalfLives:
     short_ms: int
     long_ms: int
 
-    @cached_property
-    def rates(self) -> Floats:
-        """Binary logarithm of what is left after a millisecond, float64[2, 1]."""
-        return np.array([[-1.0 / self.short_ms], [-1.0 / self.long_ms]])
-
 
 @dataclass(frozen=True, slots=True)
 class UserActivity:
@@ -202,9 +234,7 @@ class Candidates:
     sources
         int64[n], bits of the generators that proposed the item (``millrace.ranking.sources``).
     signals
-        float64[SIGNALS, n]: covisit, covisit_last and covisit_support of the table above; when last (Unix ms) and how
-        often the user engaged with the item (0 for never); the first five of ``SessionSignals.sums``; whether it is
-        the newest; how often it stands in sessions (0 if the user has none); around; and the lifts.
+        float64[n, SIGNALS], columns in the order of ``Signal``.
     """
 
     rows: Rows
@@ -216,72 +246,4 @@ class Candidates:
 
     def take(self, chosen: npt.NDArray[np.intp]) -> Candidates:
         """The chosen ones, in that order."""
-        return Candidates(self.rows[chosen], self.sources[chosen], self.signals[:, chosen])
-
-
-_SOURCE_FLAGS = np.array([[TRENDING_SHORT], [TRENDING_LONG], [FRESH]])
-
-
-# Of age, idle and seen_ago.
-_DURATION_UNITS_MS = np.array([[HOUR_MS], [MINUTE_MS], [MINUTE_MS]], dtype=np.float64)
-
-
-def compute_features(
-    candidates: Candidates, items: Floats, user: UserActivity, now_ms: int, half_lives: HalfLives
-) -> FloatMatrix:
-    """The features of n candidates.
-
-    Parameters
-    ----------
-    candidates
-        The n candidates.
-    items
-        float64[n, len(ITEM_COLUMNS)], the row of each candidate's item (the table indexed by ``candidates.rows``).
-    user
-        What is known of the user.
-    now_ms
-        Serving time, Unix ms.
-    half_lives
-        Of the popularities.
-
-    Returns
-    -------
-    float32[n, d], columns in the order of ``FEATURE_NAMES``.
-    """
-    n = len(candidates)
-    by_column, signals = items.T, candidates.signals
-    # Times since: short_as_of, long_as_of, born, last_seen, and the user's last engagement. A sum from after now
-    # stays as it is, and nothing lies in the future.
-    ago = np.empty((5, n))
-    np.subtract(now_ms, by_column[2:6], out=ago[:4])
-    np.subtract(now_ms, signals[3], out=ago[4])
-    np.maximum(ago, 0.0, out=ago)
-    popularity = np.exp2(ago[:2] * half_lives.rates)
-    popularity *= by_column[:2]
-    durations = np.minimum(ago[2:], DURATION_MAX_MS, out=ago[2:])
-
-    # One row for each feature: contiguous while it is written; turned round once at the end.
-    features = np.empty((len(FEATURE_NAMES), n))
-    features[:3] = signals[:3]
-    np.log(signals[0] + COVISIT_FLOOR, out=features[3])
-    features[4:6] = popularity
-    np.divide(durations, _DURATION_UNITS_MS, out=features[6:9])
-    features[9] = signals[4]
-    np.greater(signals[4], 0.0, out=features[13])
-    features[8] *= features[13]
-    np.log1p(features[4:10], out=features[4:10])
-    # The short sum never exceeds the long one, unless the two stand at different times after now.
-    np.minimum(popularity[0] / (1.0 + popularity[1]), 1.0, out=features[10])
-    features[11:13] = by_column[6:8]
-    np.not_equal(candidates.sources & _SOURCE_FLAGS, 0, out=features[14:17])
-    features[17] = signals[5]
-    np.add(signals[5:10], COVISIT_FLOOR, out=features[18:23])
-    np.log(features[18:23], out=features[18:23])
-    features[23] = signals[10]
-    np.log1p(signals[11], out=features[24])
-    features[25] = signals[12]
-    np.log(signals[12] + COVISIT_FLOOR, out=features[26])
-    features[27:-2] = signals[LIFTS:]
-    features[-2] = math.log1p(user.engagements)
-    features[-1] = math.log1p(min(max(now_ms - user.last_seen_ms, 0), DURATION_MAX_MS) / MINUTE_MS)
-    return np.ascontiguousarray(features.T, dtype=np.float32)
+        return Candidates(self.rows[chosen], self.sources[chosen], self.signals[chosen])

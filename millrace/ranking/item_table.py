@@ -13,11 +13,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from millrace.errors import MillraceError
 from millrace.ranking.context_counts import item_key
-from millrace.ranking.features import ITEM_COLUMNS, Floats, HalfLives, Rows, item_row
+from millrace.ranking.features import Floats, HalfLives, ItemColumn, Rows, item_row
 from millrace.v1.item_pb2 import ItemState, Neighbours
 
 NO_ROW = 0
@@ -47,7 +46,7 @@ class ItemTable:
     rows
         Item id -> row, also of items that are only known as neighbours.
     items
-        float64[rows_max, len(ITEM_COLUMNS)], what features need.
+        float64[rows_max, len(ItemColumn)], what features need.
     servable
         bool[rows_max], whether the item may be recommended: its state is known and it is available.
     catalogued
@@ -80,7 +79,7 @@ class ItemTable:
         # a page is first written, so that a large table costs nothing until it is filled, and never has to move.
         self.rows_max = 1 + 2 * items_max
         self.rows: dict[str, int] = {}
-        self.items = np.zeros((self.rows_max, len(ITEM_COLUMNS)))
+        self.items = np.zeros((self.rows_max, len(ItemColumn)))
         self.servable = np.zeros(self.rows_max, dtype=np.bool_)
         self.catalogued = np.zeros(self.rows_max, dtype=np.bool_)
         self.clicks = np.zeros(self.rows_max, dtype=np.int64)
@@ -96,7 +95,6 @@ class ItemTable:
         # How many neighbour lists and sessions point to each row.
         self._references = np.zeros(self.rows_max, dtype=np.int32)
         self._ids: list[str] = [""]
-        self._numbers = np.zeros(self.rows_max, dtype=np.intp)
         self._free: list[int] = []
         self._live_count = 0
         self.evicted = 0
@@ -114,17 +112,6 @@ class ItemTable:
     def id_of(self, row: int) -> str:
         """The item in a row."""
         return self._ids[row]
-
-    def distinct(self, rows: Rows) -> tuple[Rows, npt.NDArray[np.intp]]:
-        """The distinct ones of some rows, and for each of the given ones its place among these.
-
-        ``np.unique`` without the sorting: a number is left in each row, and read back.
-        """
-        numbers, count = self._numbers, np.arange(len(rows))
-        numbers[rows] = count
-        distinct = rows[numbers[rows] == count]
-        numbers[distinct] = count[: len(distinct)]
-        return distinct, numbers[rows]
 
     def apply(self, state: ItemState, appended_ms: int) -> bool:
         """Take a state; False (and nothing changes) if the table has a newer one.
@@ -153,7 +140,7 @@ class ItemTable:
         return True
 
     def put(self, row: int, values: Sequence[float], clicks: int) -> None:
-        """Write what features need of the item in a row (``ITEM_COLUMNS``), and where it stands by popularity."""
+        """Write what features need of the item in a row (``ItemColumn``), and where it stands by popularity."""
         self.items[row] = values
         self.clicks[row] = clicks
         short, long, short_as_of_ms, long_as_of_ms = values[:4]

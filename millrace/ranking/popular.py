@@ -13,14 +13,12 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from millrace.ranking.features import ITEM_COLUMNS, Floats, Rows
+from millrace.ranking.features import Floats, ItemColumn, Rows
 from millrace.ranking.item_table import ItemTable
-from millrace.ranking.sources import TRENDING_LONG, TRENDING_SHORT
 
 # Trending fills an answer up whatever is left out of it: 200 items asked for, 1,000 excluded, and some hundred that
 # the user knows or dislikes.
 TRENDING_KEPT = 1_500
-_SHORT_BITS, _LONG_BITS = (np.full(TRENDING_KEPT, float(bit)) for bit in (TRENDING_SHORT, TRENDING_LONG))
 # Enough that a few draws of each request spread exploration.
 FRESH_KEPT = 500
 # An item that was clicked this often is known: its features say more than an exploration would.
@@ -45,14 +43,6 @@ class PopularItems:
         self.long_norm = np.inf
         # Which rows were touched, while lists are refreshed.
         self._marks = np.zeros(table.rows_max, dtype=np.bool_)
-
-    def trending(self, most: int) -> tuple[Rows, Floats]:
-        """The first ``most`` of the short list and then of the long one, with the bit of the list for each.
-
-        int32[n] and float64[n] (see ``candidates``: bits are added up there, so that an item may come twice).
-        """
-        short, long = self.short[:most], self.long[:most]
-        return np.concatenate((short, long)), np.concatenate((_SHORT_BITS[: len(short)], _LONG_BITS[: len(long)]))
 
     @property
     def short(self) -> Rows:
@@ -89,7 +79,7 @@ class PopularItems:
     def _newest(self, rows: Rows) -> tuple[Rows, Floats]:
         table = self._table
         rows = rows[table.servable[rows] & table.catalogued[rows] & (table.clicks[rows] < FRESH_CLICKS_MAX)]
-        born_ms = table.items[rows, ITEM_COLUMNS.index("born_ms")]
+        born_ms = table.items[rows, ItemColumn.BORN_MS]
         # Without a date of publication an item is as new as the first that we heard of it.
         return rows, np.where(np.isfinite(born_ms), born_ms, table.updated_ms[rows])
 

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate, own_scores
+from millrace.ranking.compute import compute_features
 from millrace.ranking.corpus import Corpus
-from millrace.ranking.features import FloatMatrix, UserActivity, compute_features
+from millrace.ranking.features import FloatMatrix, UserActivity
 from millrace.ranking.model import RankingModel
 from millrace.ranking.sources import sources_of
 from millrace.v1.impression_pb2 import CandidateSource
@@ -52,7 +53,7 @@ def rank(
     """The best items for a request as of ``now_ms``; without a model, in the candidates' own order."""
     table = corpus.table
     candidates = generate(corpus, request, limits, random)
-    features = compute_features(candidates, table.items.take(candidates.rows, axis=0), user, now_ms, table.half_lives)
+    features = compute_features(candidates, table.items, user, now_ms, table.half_lives)
     if model is None:
         scores = np.zeros(len(candidates), dtype=np.float32)
         best = np.argsort(-own_scores(candidates, corpus), kind="stable")[: request.k]

@@ -1,8 +1,8 @@
 """Recent sessions of everybody, as arrays, so that sessions like the one at hand are found within a request.
 
-A session is a run of places in one array of item rows; an item's postings are its places there, oldest first. A new
-event is one more place and one more posting: what it says is known to the next request. Everything is bounded: runs,
-the items of a run, the postings of an item.
+A session is a run of places in one array of item rows. The places of an item are linked, the newest first: its
+postings. A new event is one more place and one more link: what it says is known to the next request. Everything is
+bounded: runs, and the items of a run.
 
 Session-kNN: Jannach and Ludewig (2017), When recurrent neural networks meet the neighborhood for session-based
 recommendation; with an inverted index: Kersbergen et al. (2022), Serenade. Theirs is built offline, this one as events
@@ -11,21 +11,20 @@ come.
 
 from __future__ import annotations
 
-from array import array
 from zlib import crc32
 
 import numpy as np
-import numpy.typing as npt
 
-from millrace.ranking.features import Ints
+from millrace.compiled import compiled
+from millrace.ranking.features import Rows
 from millrace.ranking.item_table import NO_ROW, ItemTable
 
 RUN = 40
-"""Most items of a run. A longer session goes on in a new run, which repeats the last ``REACH`` items."""
+"""Places of a run. A longer session goes on in a new run, which repeats the last ``REACH`` items."""
 REACH = 10
 """How many places away from an item another one still counts as its neighbour."""
-# Behind each run as many places are empty: looking ahead or back never meets another session.
-_WIDTH = RUN + REACH
+NOWHERE = -1
+"""Where links end."""
 
 
 class SessionIndex:
@@ -37,8 +36,6 @@ class SessionIndex:
         Gives each item its row, and keeps the rows that stand in sessions.
     runs_max
         Most runs; beyond, the one that began first makes room.
-    postings_max
-        Most postings of an item that are looked at, the newest.
     gap_ms
         A session without id ends after such a gap.
 
@@ -47,33 +44,46 @@ class SessionIndex:
     gap_ms
         As given.
     rows
-        int32[...], the item rows of all runs; ``NO_ROW`` where no item stands.
+        int32[runs_max * RUN], the item rows of all runs; ``NO_ROW`` where no item stands. Place p is of the run in slot
+        p // RUN.
+    lengths
+        int32[runs_max], places of each run that are taken.
+    begun
+        int64[runs_max], the number of each run: the later it began, the higher.
     owners
-        uint32[runs_max], whose each run is (``owner``).
+        int64[runs_max], whose each run is (``owner``).
+    newest
+        int32[table.rows_max], the place where an item came to stand last; ``NOWHERE`` if it stands in no run.
+    earlier
+        int32[runs_max * RUN], where it stood before that; of a run only its newest place counts.
     places
         int32[table.rows_max], how often an item stands in sessions.
+    alike
+        float64[runs_max], zeros: room for who compares runs.
     """
 
-    def __init__(self, table: ItemTable, runs_max: int, postings_max: int, gap_ms: int) -> None:
+    def __init__(self, table: ItemTable, runs_max: int, gap_ms: int) -> None:
         self._table = table
         self._runs_max = runs_max
-        self._postings_max = postings_max
         self.gap_ms = gap_ms
-        self.rows = np.full(REACH + runs_max * _WIDTH, NO_ROW, dtype=np.int32)
-        self.owners = np.zeros(runs_max, dtype=np.uint32)
+        self.rows = np.full(runs_max * RUN, NO_ROW, dtype=np.int32)
+        self.lengths = np.zeros(runs_max, dtype=np.int32)
+        self.begun = np.zeros(runs_max, dtype=np.int64)
+        self.owners = np.zeros(runs_max, dtype=np.int64)
+        self.newest = np.full(table.rows_max, NOWHERE, dtype=np.int32)
+        self.earlier = np.full(runs_max * RUN, NOWHERE, dtype=np.int32)
+        self._later = np.full(runs_max * RUN, NOWHERE, dtype=np.int32)
         self.places = np.zeros(table.rows_max, dtype=np.int32)
-        self._postings: dict[int, array[int]] = {}
+        self.alike = np.zeros(runs_max)
         # A run's number only grows; it lies in the slot number % runs_max.
-        self._begun = 0
+        self._runs_begun = 0
         self._open: dict[str, int] = {}
         self._keys = [""] * runs_max
-        self._lengths = np.zeros(runs_max, dtype=np.int32)
         self._last_ms = [0] * runs_max
-        self._numbers = np.zeros(runs_max, dtype=np.intp)
 
     def __len__(self) -> int:
         """Number of runs."""
-        return min(self._begun, self._runs_max)
+        return min(self._runs_begun, self._runs_max)
 
     def add(self, user_id: str, session: int, item_id: str, at_ms: int) -> None:
         """The user turned to an item, in a session (0: none was named), at an event time, Unix ms."""
@@ -84,96 +94,50 @@ class SessionIndex:
         run = self._open.get(key)
         if run is None or (not session and abs(at_ms - self._last_ms[run % self._runs_max]) >= self.gap_ms):
             run = self._begin(key, user_id)
-        elif self._lengths[run % self._runs_max] == RUN:
+        elif self.lengths[run % self._runs_max] == RUN:
             run = self._go_on(key, user_id, run)
-        self._last_ms[run % self._runs_max] = at_ms
-        self._put(run, row)
+        slot = run % self._runs_max
+        self._last_ms[slot] = at_ms
+        _put(slot, row, self.rows, self.lengths, self.places, self.newest, self.earlier, self._later)
 
     def forget(self, user_id: str) -> None:
         """Take a user's items out of all sessions."""
         for slot in np.flatnonzero(self.owners[: len(self)] == owner(user_id)).tolist():
             self._empty(slot)
 
-    def postings(self, row: int, most: int) -> Ints:
-        """The ``most`` postings of an item that came last, int64[<= most], in that order (see ``slots``)."""
-        own = self._postings.get(row)
-        if not own:
-            return _NO_POSTINGS
-        found = np.array(own[-most:], dtype=np.int64)
-        oldest = (self._begun - self._runs_max) * _WIDTH
-        return found[found >= oldest] if found.min() < oldest else found
-
-    def slots(self, postings: Ints) -> tuple[Ints, Ints, Ints]:
-        """Of postings: the number of the run, its slot, and the place in ``rows``; int64[n] each."""
-        runs = postings // _WIDTH
-        slots = runs % self._runs_max
-        return runs, slots, slots * _WIDTH + REACH + postings % _WIDTH
-
-    def items(self, slots: Ints) -> tuple[Ints, Ints]:
-        """Of each slot: where its first item stands in ``rows``, and how many there are; int64[n] each."""
-        return slots * _WIDTH + REACH, self._lengths[slots].astype(np.int64)
-
-    def distinct(self, slots: Ints) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Where each distinct slot stands last among the given ones, and for each given one its place among these."""
-        numbers, count = self._numbers, np.arange(len(slots))
-        numbers[slots] = count
-        last = np.flatnonzero(numbers[slots] == count)
-        numbers[slots[last]] = np.arange(len(last))
-        return last, numbers[slots]
-
     def _begin(self, key: str, user_id: str) -> int:
-        run = self._begun
+        run = self._runs_begun
         slot = run % self._runs_max
         if run >= self._runs_max:
             self._empty(slot)
             before = self._keys[slot]
             if self._open.get(before) == run - self._runs_max:
                 del self._open[before]
-        self._begun += 1
+        self._runs_begun += 1
         self._open[key] = run
         self._keys[slot] = key
-        self._lengths[slot] = 0
+        self.lengths[slot] = 0
+        self.begun[slot] = run
         self.owners[slot] = owner(user_id)
         return run
 
     def _go_on(self, key: str, user_id: str, run: int) -> int:
-        end = _start(run % self._runs_max) + RUN
+        end = (run % self._runs_max + 1) * RUN
         repeated = self.rows[end - REACH : end].tolist()
         run = self._begin(key, user_id)
+        slot = run % self._runs_max
         for row in repeated:
             if row != NO_ROW:
                 self._table.refer(self._table.id_of(row))
-                self._put(run, row)
+                _put(slot, row, self.rows, self.lengths, self.places, self.newest, self.earlier, self._later)
         return run
 
-    def _put(self, run: int, row: int) -> None:
-        slot = run % self._runs_max
-        place = int(self._lengths[slot])
-        self._lengths[slot] = place + 1
-        self.rows[_start(slot) + place] = row
-        self.places[row] += 1
-        posting = run * _WIDTH + place
-        own = self._postings.get(row)
-        if own is None:
-            own = self._postings[row] = array("q")
-        elif row in self.rows[_start(slot) : _start(slot) + place].tolist():
-            # Once more in the same run: its newest place counts.
-            _drop_run(own, run)
-        own.append(posting)
-        if len(own) > 2 * self._postings_max:
-            del own[: -self._postings_max]
-
     def _empty(self, slot: int) -> None:
-        places = self.rows[_start(slot) : _start(slot) + RUN]
-        for row in places[places != NO_ROW].tolist():
-            self.places[row] -= 1
-            if not self.places[row]:
-                del self._postings[row]
-            self._table.let_go(row)
-        places[:] = NO_ROW
-
-
-_NO_POSTINGS = np.empty(0, dtype=np.int64)
+        gone = self.rows[slot * RUN : slot * RUN + self.lengths[slot]].tolist()
+        _take_out(slot, self.rows, self.lengths, self.places, self.newest, self.earlier, self._later)
+        for row in gone:
+            if row != NO_ROW:
+                self._table.let_go(row)
 
 
 def owner(user_id: str) -> int:
@@ -181,13 +145,44 @@ def owner(user_id: str) -> int:
     return crc32(user_id.encode())
 
 
-def _drop_run(postings: array[int], run: int) -> None:
-    """Drop the newest posting in a run, where there is one."""
-    for at in range(len(postings) - 1, -1, -1):
-        if postings[at] // _WIDTH == run:
-            del postings[at]
-            return
+@compiled
+def _put(
+    slot: int, row: int, rows: Rows, lengths: Rows, places: Rows, newest: Rows, earlier: Rows, later: Rows
+) -> None:
+    """An item comes to stand at the end of a run."""
+    place = slot * RUN + lengths[slot]
+    for before in range(place - 1, slot * RUN - 1, -1):
+        if rows[before] == row:
+            # Once more in the same run: its newest place counts.
+            _unlink(before, row, newest, earlier, later)
+            break
+    rows[place] = row
+    lengths[slot] += 1
+    places[row] += 1
+    earlier[place], later[place] = newest[row], NOWHERE
+    if newest[row] != NOWHERE:
+        later[newest[row]] = place
+    newest[row] = place
 
 
-def _start(slot: int) -> int:
-    return REACH + slot * _WIDTH
+@compiled
+def _take_out(slot: int, rows: Rows, lengths: Rows, places: Rows, newest: Rows, earlier: Rows, later: Rows) -> None:
+    """The items of a run stand there no more."""
+    for place in range(slot * RUN, slot * RUN + lengths[slot]):
+        row = rows[place]
+        if row != NO_ROW:
+            places[row] -= 1
+            _unlink(place, row, newest, earlier, later)
+            rows[place] = NO_ROW
+
+
+@compiled
+def _unlink(place: int, row: int, newest: Rows, earlier: Rows, later: Rows) -> None:
+    """Take a place out of the links of its item; harmless if it is in none."""
+    if newest[row] == place:
+        newest[row] = earlier[place]
+    elif later[place] != NOWHERE:
+        earlier[later[place]] = earlier[place]
+    if earlier[place] != NOWHERE:
+        later[earlier[place]] = later[place]
+    earlier[place] = later[place] = NOWHERE

@@ -4,8 +4,8 @@ For the items c of the session at hand, newest first at places p = 0, 1, ...:
 
 nearest
     Runs are alike by the sum of 1 - p/10 (0.05 from p = 10 on) over the items that they share. The nearest give each of
-    their items their share of all likeness; "near" weighs it by e^(-d/2), d places from the item shared (newest
-    first), as STAN does (Garg et al. 2019, Sequence and time aware neighborhood).
+    their items their share of all likeness (``Signal.SIMILAR``); ``SIMILAR_NEAR`` weighs it by e^(-d/2), d places from
+    the item shared (newest first), as STAN does (Garg et al. 2019, Sequence and time aware neighborhood).
 pairs
     For each posting of c, items d = 1 to ``REACH`` places after or before it count 1/d, divided by the postings of c
     (and ``PAIR_PRIOR`` more) and by sqrt(1 + p).
@@ -20,14 +20,17 @@ The user's own sessions are left out: what is served must not depend on whether 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from millrace.ranking.features import Floats, Ints, Rows
-from millrace.ranking.session_index import REACH, RUN, SessionIndex, owner
+from millrace.compiled import compiled
+from millrace.ranking.features import Floats, Ints, Rows, Signal
+from millrace.ranking.item_table import NO_ROW
+from millrace.ranking.pool import CandidatePool, join
+from millrace.ranking.session_index import NOWHERE, REACH, RUN, SessionIndex, owner
+from millrace.ranking.sources import SESSIONS
 
 NEAREST = 100
 """Runs that count as nearest."""
@@ -35,75 +38,27 @@ POSTINGS_NEWEST, POSTINGS = 200, 50
 """Postings looked at: of the session's newest item, of each other one."""
 PAIR_PRIOR = 3.0
 AROUND_PRIOR, AROUND_OF_ITEM = 5.0, 0.3
-# Added to the best candidate's value: without it, whatever stood once around a rare item would be as good as can be.
 AROUND_DOUBT = 0.3
+"""Added to the best candidate's value: without it, whatever stood once around a rare item would be as good as can be.
+"""
 
-# By distance, from -REACH on; nothing is beside itself.
-_DISTANCES = np.arange(-REACH, REACH + 1)
-_CLOSENESS = 1.0 / np.maximum(np.abs(_DISTANCES), 1)
-_CLOSENESS[REACH] = 0.0
-_AROUND = np.sqrt(_CLOSENESS)
-_AFTER = (_DISTANCES > 0).astype(np.intp)
-_NEAR = np.exp(-0.5 * np.abs(np.array([*range(RUN), *range(-RUN, 0)])))
-# By place in the session at hand; longer ones do not get here.
-_LIKENESS = np.maximum(1.0 - 0.1 * np.arange(1_000), 0.05)
-_BY_PLACE = 1.0 / np.sqrt(1.0 + np.arange(1_000))
-_AROUND_BY_PLACE = 1.0 / (1.0 + np.arange(1_000))
 # A run that began later counts for a little more, so that of equally like ones the newest are taken.
 _NEWER = 1e-3
+# By distance.
+_CLOSENESS = np.array([0.0, *(1.0 / np.arange(1, REACH + 1))])
+_AROUND = np.sqrt(_CLOSENESS)
+_NEAR = np.exp(-0.5 * np.arange(RUN))
 
 
-@dataclass(frozen=True, slots=True)
-class SessionSignals:
-    """What sessions say about items, piece by piece.
-
-    Attributes
-    ----------
-    rows
-        int32[m], item rows, each as often as something speaks for it: first those of the nearest runs, then those of
-        pairs, of which those with the newest item come last.
-    share, near
-        float64[l], what the first l add to the share of likeness, and to the same by nearness.
-    pair, after
-        float64[m - l], what the others add to what comes before (0) or after (1), intp[m - l].
-    around
-        float64[m - l], what they add to what stands around.
-    of_newest
-        How many at the end are pairs with the newest item.
-    """
-
-    rows: Rows
-    share: Floats
-    near: Floats
-    pair: Floats
-    after: npt.NDArray[np.intp]
-    around: Floats
-    of_newest: int
-
-    def sums(self, places: npt.NDArray[np.intp], n: int) -> Floats:
-        """Float64[6, n], by item: share, near, after, before, after the newest item alone, and around.
-
-        ``places``: of each of ``rows``, its place among n items.
-        """
-        nearest, older = len(self.share), len(self.pair) - self.of_newest
-        of_runs, of_pairs = places[:nearest], 2 * places[nearest:] + self.after
-        sums = np.empty((6, n))
-        sums[0] = np.bincount(of_runs, self.share, n)
-        sums[1] = np.bincount(of_runs, self.near, n)
-        of_newest = np.bincount(of_pairs[older:], self.pair[older:], 2 * n)
-        of_all = np.bincount(of_pairs[:older], self.pair[:older], 2 * n)
-        of_all = of_all + of_newest
-        sums[2], sums[3], sums[4] = of_all[1::2], of_all[::2], of_newest[1::2]
-        sums[5] = np.bincount(places[nearest:], self.around, n)
-        return sums
+def most_proposed(items: int) -> int:
+    """How many items are proposed at most for a user with so many."""
+    return NEAREST * RUN + (POSTINGS_NEWEST + items * POSTINGS) * 2 * REACH
 
 
-_NONE, _NO_PLACE = np.empty(0), np.empty(0, dtype=np.intp)
-_NOTHING = SessionSignals(np.empty(0, dtype=np.int32), _NONE, _NONE, _NONE, _NO_PLACE, _NONE, 0)
-
-
-def session_signals(index: SessionIndex, session: Sequence[int], older: Sequence[int], user_id: str) -> SessionSignals:
-    """What the sessions of others say to a user's.
+def propose_of_sessions(
+    pool: CandidatePool, index: SessionIndex, session: Sequence[int], older: Sequence[int], user_id: str
+) -> None:
+    """Propose what the sessions of others say to a user's.
 
     Parameters
     ----------
@@ -113,59 +68,150 @@ def session_signals(index: SessionIndex, session: Sequence[int], older: Sequence
         Rows of what the user turned to before, likewise.
     """
     if not session:
-        return _NOTHING
-    # The newest item comes last: of several items that a run shares, the newest then decides where it is shared.
-    own_items = [*session, *older]
-    lists = [index.postings(row, POSTINGS if place else POSTINGS_NEWEST) for place, row in enumerate(own_items)][::-1]
-    postings = np.concatenate(lists)
-    runs, slots, places = index.slots(postings)
-    at = np.repeat(np.arange(len(lists) - 1, -1, -1), [len(own) for own in lists])
-    own = index.owners[slots] == owner(user_id)
-    if own.any():
-        others = np.flatnonzero(~own)
-        runs, slots, places, at = runs[others], slots[others], places[others], at[others]
-    if not len(places):
-        return _NOTHING
-    first = int(np.count_nonzero(at >= len(session)))
-    rows, share, near = _nearest(index, runs[first:], slots[first:], places[first:], at[first:])
-    counts = np.bincount(at, minlength=len(lists))
-    weights = _BY_PLACE[: len(lists)] / (counts + PAIR_PRIOR)
-    weights[len(session) :] = 0.0
-    around_weights = _AROUND_BY_PLACE[: len(lists)] / (counts + AROUND_PRIOR) ** 0.7
-    starts, lengths = index.items(slots)
-    begin = np.maximum(places - REACH, starts)
-    beside, posting = _ranges(begin, np.minimum(places + REACH + 1, starts + lengths) - begin)
-    distance = beside - places[posting] + REACH
-    return SessionSignals(
-        rows=np.concatenate((rows, index.rows[beside])),
-        share=share,
-        near=near,
-        pair=weights[at[posting]] * _CLOSENESS[distance],
-        after=_AFTER[distance],
-        around=around_weights[at[posting]] * _AROUND[distance],
-        of_newest=len(posting) - int(np.searchsorted(posting, len(places) - counts[0])),
+        return
+    _propose(
+        np.array([*session, *older]),
+        len(session),
+        owner(user_id),
+        index.rows,
+        index.lengths,
+        index.begun,
+        index.owners,
+        index.newest,
+        index.earlier,
+        index.alike,
+        *pool.arrays,
     )
 
 
-def _nearest(index: SessionIndex, runs: Ints, slots: Ints, places: Ints, at: Ints) -> tuple[Rows, Floats, Floats]:
-    """Items of the nearest runs, and what each adds to share and near."""
-    if not len(runs):
-        return _NOTHING.rows, _NONE, _NONE
-    last, own = index.distinct(slots)
-    alike = np.bincount(own, _LIKENESS[at], len(last))
-    if len(last) > NEAREST:
-        begun = runs[last]
-        newest = begun.max()
-        order = alike - _NEWER * ((newest - begun) / (newest - begun.min()))
-        chosen = np.argpartition(-order, NEAREST)[:NEAREST]
-        last, alike = last[chosen], alike[chosen]
-    items, run = _ranges(*index.items(slots[last]))
-    shares = (alike / alike.sum())[run]
-    return index.rows[items], shares, shares * _NEAR[items - places[last][run]]
+@compiled
+def _propose(
+    own_items: Ints,
+    of_session: int,
+    user: int,
+    run_rows: Rows,
+    lengths: Rows,
+    begun: Ints,
+    owners: Ints,
+    newest: Rows,
+    earlier: Rows,
+    alike: Floats,
+    places: Rows,
+    count: Ints,
+    rows: Rows,
+    sources: Ints,
+    signals: Floats,
+) -> None:
+    """``own_items``: first those of the session; ``alike``: float64[runs], zeros, and zeros it is left."""
+    found, ends = _postings(own_items, user, owners, newest, earlier)
+    runs, shared, likeness = _nearest(found, ends[:of_session], begun, alike)
+    for number in range(len(runs)):
+        start = runs[number] * RUN
+        for at in range(start, start + lengths[runs[number]]):
+            if run_rows[at] != NO_ROW:
+                place = join(run_rows[at], places, count, rows, sources, signals)
+                sources[place] |= SESSIONS
+                signals[place, Signal.SIMILAR] += likeness[number]
+                signals[place, Signal.SIMILAR_NEAR] += likeness[number] * _NEAR[abs(at - shared[number])]
+
+    begin = 0
+    for number in range(len(own_items)):
+        seen = ends[number] - begin
+        pair = 1.0 / math.sqrt(1.0 + number) / (seen + PAIR_PRIOR)
+        around = 1.0 / (1.0 + number) / (seen + AROUND_PRIOR) ** 0.7
+        for posting in found[begin : ends[number]]:
+            start = posting // RUN * RUN
+            end = start + lengths[posting // RUN]
+            for at in range(max(posting - REACH, start), min(posting + REACH + 1, end)):
+                if at == posting or run_rows[at] == NO_ROW:
+                    continue
+                distance = abs(at - posting)
+                place = join(run_rows[at], places, count, rows, sources, signals)
+                signals[place, Signal.AROUND] += around * _AROUND[distance]
+                if number >= of_session:
+                    continue
+                sources[place] |= SESSIONS
+                signals[place, Signal.AFTER if at > posting else Signal.BEFORE] += pair * _CLOSENESS[distance]
+                if number == 0 and at > posting:
+                    signals[place, Signal.AFTER_NEWEST] += pair * _CLOSENESS[distance]
+        begin = ends[number]
 
 
-def _ranges(starts: Ints, lengths: Ints) -> tuple[Ints, Ints]:
-    """The numbers of n ranges, one range after the other, and for each number the place of its range."""
-    of = np.repeat(np.arange(len(starts)), lengths)
-    ends = np.cumsum(lengths)
-    return np.arange(len(of)) + (starts - ends + lengths)[of], of
+@compiled
+def _postings(own_items: Ints, user: int, owners: Ints, newest: Rows, earlier: Rows) -> tuple[Ints, Ints]:
+    """Places of the user's items in others' sessions, item by item, and for each item where its places end."""
+    found = np.empty(POSTINGS_NEWEST + len(own_items) * POSTINGS, dtype=np.int64)
+    ends = np.empty(len(own_items), dtype=np.int64)
+    many = 0
+    for number in range(len(own_items)):
+        left = POSTINGS if number else POSTINGS_NEWEST
+        place = np.int64(newest[own_items[number]])
+        while place != NOWHERE and left:
+            if owners[place // RUN] != user:
+                found[many] = place
+                many += 1
+            left -= 1
+            place = np.int64(earlier[place])
+        ends[number] = many
+    return found[:many], ends
+
+
+@compiled
+def _nearest(found: Ints, ends: Ints, begun: Ints, alike: Floats) -> tuple[Ints, Ints, Floats]:
+    """The nearest runs: their slots, where each shares its newest item with the session, and their shares of likeness.
+
+    ``found``, ``ends``: postings of the session's items.
+    """
+    most = ends[-1]
+    runs, shared = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
+    met = begin = 0
+    for number in range(len(ends)):
+        for posting in found[begin : ends[number]]:
+            run = posting // RUN
+            if not alike[run]:
+                runs[met], shared[met] = run, posting
+                met += 1
+            alike[run] += max(1.0 - 0.1 * number, 0.05)
+        begin = ends[number]
+    if not met:
+        return runs, shared, np.empty(0)
+    oldest, youngest = begun[runs[0]], begun[runs[0]]
+    for number in range(met):
+        oldest, youngest = min(oldest, begun[runs[number]]), max(youngest, begun[runs[number]])
+    order = np.empty(met)
+    for number in range(met):
+        order[number] = alike[runs[number]] - _NEWER * (youngest - begun[runs[number]]) / max(youngest - oldest, 1)
+    least = _largest(order, NEAREST) if met > NEAREST else -np.inf
+    nearest, total = 0, 0.0
+    likeness = np.empty(met)
+    for number in range(met):
+        if order[number] >= least:
+            runs[nearest], shared[nearest], likeness[nearest] = runs[number], shared[number], alike[runs[number]]
+            total += likeness[nearest]
+            nearest += 1
+        alike[runs[number]] = 0.0
+    for number in range(nearest):
+        likeness[number] /= total
+    return runs[:nearest], shared[:nearest], likeness[:nearest]
+
+
+@compiled
+def _largest(numbers: Floats, k: int) -> float:
+    """The k-th largest (Hoare 1961, Algorithm 65: Find)."""
+    numbers = numbers.copy()
+    wanted, low, high = len(numbers) - k, 0, len(numbers) - 1
+    while low < high:
+        pivot, left, right = numbers[wanted], low, high
+        while left <= right:
+            while numbers[left] < pivot:
+                left += 1
+            while numbers[right] > pivot:
+                right -= 1
+            if left <= right:
+                numbers[left], numbers[right] = numbers[right], numbers[left]
+                left, right = left + 1, right - 1
+        if right < wanted:
+            low = left
+        if left > wanted:
+            high = right
+    return float(numbers[wanted])

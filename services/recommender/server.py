@@ -37,6 +37,7 @@ from millrace.v1.recommendation_service_pb2 import (
     RecommendRequest,
     RecommendResponse,
 )
+from millrace.warm_up import warm_up_ranking
 from services.recommender.answering import Answering
 from services.recommender.champion import ChampionFollower
 from services.recommender.experiments import ExperimentFollower
@@ -269,4 +270,5 @@ def serve(settings: Settings, share_port: bool = False) -> None:
         The port is taken, or a thread of the service ended by an error.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    warm_up_ranking()
     uvloop.run(_serve(settings, share_port))

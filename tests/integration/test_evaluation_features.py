@@ -14,8 +14,9 @@ from millrace.features.event_intake import EventIntake
 from millrace.features.user_state import UserState
 from millrace.features.writer import FeatureWriter
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate
+from millrace.ranking.compute import compute_features
 from millrace.ranking.corpus import Corpus
-from millrace.ranking.features import HalfLives, UserActivity, compute_features
+from millrace.ranking.features import HalfLives, UserActivity
 from millrace.ranking.item_table import NO_ROW, ItemTable
 from millrace.settings import HOUR_MS, MINUTE_MS, FeatureSettings, RecommenderSettings
 from tests.feature_ledger import Logged
@@ -36,7 +37,7 @@ FEATURES = FeatureSettings(
 )
 # Nothing is cut: of two items that are equal but for rounding, either may be cut.
 LIMITS = CandidateLimits(candidates_max=50, context_items=3, session_items=4, trending_items=50, fresh_items=2)
-RECOMMENDER = RecommenderSettings(mirror_items_max=100, session_runs_max=6, session_postings_max=3)
+RECOMMENDER = RecommenderSettings(mirror_items_max=100, session_runs_max=6)
 HALF_LIVES = HalfLives(FEATURES.half_life_short_ms, FEATURES.half_life_long_ms)
 
 

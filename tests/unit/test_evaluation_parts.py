@@ -25,7 +25,8 @@ from millrace.learning.learner import OnlineRanker
 from millrace.learning.state import LearnerState, fresh
 from millrace.ranking.candidates import CandidateLimits
 from millrace.ranking.circumstances import FIELDS
-from millrace.ranking.features import FEATURE_NAMES, LIFTS, FloatMatrix, compute_features
+from millrace.ranking.compute import compute_features
+from millrace.ranking.features import FEATURE_NAMES, FloatMatrix, Signal
 from millrace.ranking.model import RankingModel, first_ranker
 from millrace.ranking.sources import NEIGHBOURS, REPEAT, SESSIONS, TRENDING_LONG, TRENDING_SHORT
 from millrace.settings import RecommenderSettings, Settings
@@ -187,7 +188,7 @@ def test_without_sessions_is_a_pass_in_which_there_are_no_sessions() -> None:
             memory.ready(memory.users.get(event.user_id))
             question = questioner.before(event)
             assert not (question.candidates.sources & SESSIONS).any()
-            assert not question.candidates.signals[5:LIFTS].any()
+            assert not question.candidates.signals[:, Signal.SIMILAR : Signal.LIFTS].any()
             ranks.append(question.rank(ranker.model().score(question.features[:, kept])))
             ranked.append(len(question.candidates))
             example = question.example(SETTINGS.joiner.organic_negatives, random)

@@ -49,7 +49,9 @@ SOUTH = Context(region="south")
 
 def lift(corpus: Corpus, item: str) -> float:
     keys = np.array([crc32(item.encode())], dtype=np.uint32)
-    return float(corpus.contexts.lifts(circumstances(SOUTH), keys, T0)[FIELDS.index("region"), 0])
+    found, row = np.zeros((1, len(FIELDS))), np.zeros(1, dtype=np.int32)
+    corpus.contexts.add_lifts(circumstances(SOUTH), row, keys, T0, found)
+    return float(found[0, FIELDS.index("region")])
 
 
 def test_counts_without_a_click_are_those_before_it() -> None:

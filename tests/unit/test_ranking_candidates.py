@@ -61,7 +61,7 @@ class Shop:
         self.corpus = Corpus(
             self.table,
             PopularItems(self.table),
-            SessionIndex(self.table, 100, 10, 30 * MINUTE_MS),
+            SessionIndex(self.table, 100, 30 * MINUTE_MS),
             ContextCounts(2 * HOUR_MS),
         )
         self.corpus.popular.refresh()
@@ -80,7 +80,7 @@ class Shop:
         found = self.candidates(request)
         place = found.rows.tolist().index(self.table.rows[item_id])
         names = ("covisit", "covisit_last", "covisit_support")
-        return dict(zip(names, found.signals[:3, place].tolist(), strict=True))
+        return dict(zip(names, found.signals[place, :3].tolist(), strict=True))
 
 
 def clicks(*items: str) -> list[Click]:
@@ -132,7 +132,7 @@ def test_only_the_last_items_count_and_each_once() -> None:
     assert SHOP.one(request, "z")["covisit_last"] == pytest.approx(0.5)
     candidates = SHOP.candidates(request)
     place = candidates.rows.tolist().index(SHOP.table.rows["c"])
-    assert candidates.signals[3:5, place].tolist() == [NOW, 3]
+    assert candidates.signals[place, 3:5].tolist() == [NOW, 3]
 
 
 def test_an_unknown_user_gets_trending_and_fresh() -> None:

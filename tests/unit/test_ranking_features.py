@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millrace.ranking.circumstances import FIELDS
+from millrace.ranking.compute import compute_features
 from millrace.ranking.features import (
     FEATURE_NAMES,
     FEATURE_SCHEMA,
-    ITEM_COLUMNS,
     Candidates,
     HalfLives,
+    ItemColumn,
     UserActivity,
-    compute_features,
     item_row,
 )
 from millrace.ranking.model import first_ranker
@@ -49,7 +49,7 @@ def item_states(draw: st.DrawFn) -> ItemState:
 @st.composite
 def states(draw: st.DrawFn) -> tuple[Candidates, np.ndarray, UserActivity, int]:
     n = draw(st.integers(0, 5))
-    items = np.array([item_row(draw(item_states())) for _ in range(n)]).reshape(n, len(ITEM_COLUMNS))
+    items = np.array([item_row(draw(item_states())) for _ in range(n)]).reshape(n, len(ItemColumn))
 
     def numbers(values: st.SearchStrategy[float] | st.SearchStrategy[int], count: int = n) -> np.ndarray:
         return np.array(draw(st.lists(values, min_size=count, max_size=count)), dtype=np.float64)
@@ -66,7 +66,8 @@ def states(draw: st.DrawFn) -> tuple[Candidates, np.ndarray, UserActivity, int]:
                 numbers(st.integers(0, 10**6)),
                 numbers(st.floats(0, 1)),
                 *numbers(st.floats(-20, 20), len(FIELDS) * n).reshape(len(FIELDS), n),
-            ]
+            ],
+            axis=1,
         ),
     )
     return candidates, items, UserActivity(draw(sums), draw(times)), draw(times)
@@ -97,7 +98,7 @@ def one(
     candidates = Candidates(
         rows=np.zeros(1, dtype=np.int32),
         sources=np.array([sources]),
-        signals=np.array([[covisit, covisit / 2, 0.25, seen_at_ms, seen_count, *sessions, *lifts]]).T,
+        signals=np.array([[covisit, covisit / 2, 0.25, seen_at_ms, seen_count, *sessions, *lifts]], dtype=np.float64),
     )
     items = np.array([item_row(state or ItemState())])
     row = compute_features(candidates, items, user or UserActivity(), NOW, HALF_LIVES)[0]

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millrace.errors import MillraceError
-from millrace.ranking.features import ITEM_COLUMNS, HalfLives
+from millrace.ranking.features import HalfLives, ItemColumn
 from millrace.ranking.item_table import NO_ROW, ItemTable
 from millrace.ranking.popular import FRESH_CLICKS_MAX, FRESH_KEPT, TRENDING_KEPT, PopularItems
 from millrace.settings import HOUR_MS, MINUTE_MS
 from millrace.v1.item_pb2 import ItemState
 
 NOW = 1_700_000_000_000
-POPULARITY_LONG = ITEM_COLUMNS.index("popularity_long")
+POPULARITY_LONG = ItemColumn.POPULARITY_LONG
 HALF_LIVES = HalfLives(10 * MINUTE_MS, 6 * HOUR_MS)
 
 
@@ -198,14 +198,6 @@ def test_any_history_leaves_the_table_sound(
         popular.refresh()
         live = {row for row in items.rows.values() if items._live[row]}
         assert set(popular.short.tolist()) == set(popular.long.tolist()) == live
-
-
-@given(st.lists(st.integers(0, 9), max_size=30))
-def test_distinct_rows_and_their_places(rows: list[int]) -> None:
-    given_rows = np.array(rows, dtype=np.int32)
-    distinct, place = table(items_max=5).distinct(given_rows)
-    assert sorted(distinct.tolist()) == sorted(set(rows))
-    np.testing.assert_array_equal(distinct[place], given_rows)
 
 
 def ids(items: ItemTable, rows: np.ndarray) -> list[str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from millrace.ranking.features import HalfLives
 from millrace.ranking.item_table import NO_ROW, ItemTable
-from millrace.ranking.session_index import REACH, RUN, SessionIndex
+from millrace.ranking.session_index import NOWHERE, REACH, RUN, SessionIndex
 from millrace.settings import HOUR_MS, MINUTE_MS
 
 T0 = 1_700_000_000_000
@@ -22,26 +21,45 @@ def table(items_max: int = 1_000) -> ItemTable:
     return ItemTable(items_max, 5, HalfLives(10 * MINUTE_MS, 6 * HOUR_MS))
 
 
-def index(runs_max: int = 100, postings_max: int = 50, items_max: int = 1_000) -> SessionIndex:
-    return SessionIndex(table(items_max), runs_max, postings_max, GAP_MS)
+def index(runs_max: int = 100, items_max: int = 1_000) -> SessionIndex:
+    return SessionIndex(table(items_max), runs_max, GAP_MS)
+
+
+def run(slot: int) -> slice:
+    """The places of a run."""
+    return slice(slot * RUN, (slot + 1) * RUN)
+
+
+def within(place: int, reach: int) -> slice:
+    """The places of the same run that are not further away."""
+    own = run(place // RUN)
+    return slice(max(place - reach, own.start), min(place + reach + 1, own.stop))
+
+
+def postings(sessions: SessionIndex, item: str) -> list[int]:
+    """The places of an item, the newest first."""
+    found, place = list[int](), int(sessions.newest[sessions._table.rows[item]])
+    while place != NOWHERE:
+        found.append(place)
+        place = int(sessions.earlier[place])
+    return found
 
 
 def runs(sessions: SessionIndex) -> list[list[str]]:
     """The items of each slot that holds any, in order."""
     own = sessions._table
-    starts, _ = sessions.items(np.arange(len(sessions)))
-    found = [[own.id_of(row) for row in sessions.rows[at : at + RUN].tolist() if row != NO_ROW] for at in starts]
+    found = [
+        [own.id_of(row) for row in sessions.rows[run(slot)].tolist() if row != NO_ROW] for slot in range(len(sessions))
+    ]
     return [items for items in found if items]
 
 
 def around(sessions: SessionIndex, item: str) -> list[list[str]]:
     """For each posting of an item, the items up to ``REACH`` places around it and itself."""
     own = sessions._table
-    postings = sessions.postings(own.rows[item], 1_000)
-    _, _, places = sessions.slots(postings)
     return [
-        [own.id_of(row) for row in sessions.rows[at - REACH : at + REACH + 1].tolist() if row != NO_ROW]
-        for at in places.tolist()
+        [own.id_of(row) for row in sessions.rows[within(at, REACH)].tolist() if row != NO_ROW]
+        for at in postings(sessions, item)
     ]
 
 
@@ -75,8 +93,7 @@ def test_an_item_that_comes_again_has_one_posting_a_session_its_newest_place() -
     sessions = index()
     for item in ("a", "b", "a", "c"):
         sessions.add("anna", 1, item, T0)
-    _, _, places = sessions.slots(sessions.postings(sessions._table.rows["a"], 10))
-    assert (places - sessions.items(np.array([0]))[0]).tolist() == [2]
+    assert postings(sessions, "a") == [2]
     assert sessions.places[sessions._table.rows["a"]] == 2
 
 
@@ -95,14 +112,11 @@ def test_the_oldest_run_makes_room_and_lets_its_items_go() -> None:
     assert [items for items in runs(sessions) if "only 0" in items] == [["only 0"]]
 
 
-def test_only_the_newest_postings_are_looked_at() -> None:
-    sessions = index(postings_max=3)
-    for number in range(20):
-        sessions.add(f"u{number}", 1, "a", T0)
-    row = sessions._table.rows["a"]
-    begun, _, _ = sessions.slots(sessions.postings(row, 3))
-    assert begun.tolist() == [17, 18, 19]
-    assert len(sessions._postings[row]) <= 6
+def test_postings_come_newest_first_whichever_run_they_are_in() -> None:
+    sessions = index()
+    for user, item in (("anna", "x"), ("bob", "a"), ("anna", "a"), ("carl", "a"), ("bob", "a")):
+        sessions.add(user, 1, item, T0)
+    assert postings(sessions, "a") == [RUN + 1, 2 * RUN, 1], "bob's newest, carl's, anna's"
 
 
 def test_forgetting_a_user_empties_all_their_sessions() -> None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millrace.ranking.features import HalfLives
+from millrace.ranking.features import HalfLives, Signal
 from millrace.ranking.item_table import ItemTable
+from millrace.ranking.pool import CandidatePool
 from millrace.ranking.session_index import REACH, SessionIndex
 from millrace.ranking.session_knn import (
     AROUND_PRIOR,
@@ -19,16 +20,25 @@ from millrace.ranking.session_knn import (
     PAIR_PRIOR,
     POSTINGS,
     POSTINGS_NEWEST,
-    session_signals,
+    _largest,
+    most_proposed,
+    propose_of_sessions,
 )
 from millrace.settings import HOUR_MS, MINUTE_MS
 
 T0 = 1_700_000_000_000
-NAMES = ("share", "near", "after", "before", "newest", "around")
+SIGNALS = {
+    "share": Signal.SIMILAR,
+    "near": Signal.SIMILAR_NEAR,
+    "after": Signal.AFTER,
+    "before": Signal.BEFORE,
+    "newest": Signal.AFTER_NEWEST,
+    "around": Signal.AROUND,
+}
 
 
 def filled(sessions: dict[str, list[str]]) -> SessionIndex:
-    index = SessionIndex(ItemTable(100, 5, HalfLives(10 * MINUTE_MS, 6 * HOUR_MS)), 1_000, 1_000, 30 * MINUTE_MS)
+    index = SessionIndex(ItemTable(100, 5, HalfLives(10 * MINUTE_MS, 6 * HOUR_MS)), 1_000, 30 * MINUTE_MS)
     for user, items in sessions.items():
         for item in items:
             index.add(user, 1, item, T0)
@@ -41,13 +51,14 @@ def signals(
     """Name of the signal -> item -> value, where it is not 0."""
     table = index._table
     own, before = ([table.rows[item] for item in items if item in table.rows] for items in (session, older))
-    found = session_signals(index, own, before, user)
-    rows, places = np.unique(found.rows, return_inverse=True)
-    sums = found.sums(places, len(rows))
-    names = [table.id_of(row) for row in rows.tolist()]
+    pool = CandidatePool(table.rows_max)
+    pool.begin(most_proposed(len(own) + len(before)))
+    propose_of_sessions(pool, index, own, before, user)
+    assert not index.alike.any()
+    names = [table.id_of(row) for row in pool.rows.tolist()]
     return {
-        name: {item: value for item, value in zip(names, values.tolist(), strict=True) if value}
-        for name, values in zip(NAMES, sums, strict=True)
+        name: {item: value for item, value in zip(names, pool.signals[:, signal].tolist(), strict=True) if value}
+        for name, signal in SIGNALS.items()
     }
 
 
@@ -56,7 +67,7 @@ def by_loops(
 ) -> dict[str, dict[str, float]]:
     """The same, of few and short sessions."""
     others = [items for owner, items in sessions.items() if owner != user]
-    sums: dict[str, dict[str, float]] = {name: {} for name in NAMES}
+    sums: dict[str, dict[str, float]] = {name: {} for name in SIGNALS}
 
     def add(name: str, item: str, value: float) -> None:
         if value:
@@ -128,6 +139,12 @@ def test_postings_are_bounded_by_place_in_the_session() -> None:
     )
 
 
+@given(st.lists(st.floats(-5, 5), min_size=1), st.data())
+def test_the_largest_as_sorting_finds_them(numbers: list[float], data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, len(numbers)))
+    assert _largest(np.array(numbers), k) == sorted(numbers)[-k]
+
+
 items = st.sampled_from("abcdefg")
 
 
@@ -141,5 +158,5 @@ def test_equal_to_loops(sessions: dict[str, list[str]], recent: list[str], earli
     recent = [item for item in recent if any(item in items for items in sessions.values())]
     session, older = recent[earlier:], recent[:earlier]
     found, expected = signals(filled(sessions), session, older), by_loops(sessions, session, older)
-    for name in NAMES:
+    for name in SIGNALS:
         assert found[name] == pytest.approx(expected[name])

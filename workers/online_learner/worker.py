@@ -33,6 +33,7 @@ from millrace.topics import MODEL_EVENTS, MODEL_UPDATES, OUTCOMES, Topic
 from millrace.v1.common_pb2 import Position
 from millrace.v1.model_pb2 import ModelUpdate, ParameterUpdate
 from millrace.v1.outcome_pb2 import ImpressionOrigin, Label, Outcome
+from millrace.warm_up import warm_up_learning
 from workers.online_learner.checkpoints import Checkpointer
 from workers.online_learner.following import Following
 from workers.online_learner.lines import find_start, first_state
@@ -55,6 +56,7 @@ class OnlineLearner:
     assignment = Assignment.SINGLE
 
     def __init__(self, settings: Settings) -> None:
+        warm_up_learning()
         ours = settings.learner
         self._settings = settings
         self._model_name = ours.model_name

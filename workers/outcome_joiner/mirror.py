@@ -13,6 +13,7 @@ from millrace.stream.reader import Newest, TopicReader
 from millrace.topics import INTERACTIONS, ITEM_STATE
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import ItemState
+from millrace.warm_up import warm_up_ranking
 
 # Records taken at a tick: about 10 ms for states, and for events 10 ms, or 30 ms if they have six circumstances each.
 CHUNK_STATES, CHUNK_EVENTS = 250, 1_000
@@ -26,6 +27,7 @@ class OrganicSource:
     """Organic examples, and the connections that they need; made when the first partition comes."""
 
     def __init__(self, settings: Settings) -> None:
+        warm_up_ranking()
         self._kafka, self._stream = settings.kafka, settings.stream
         self._store = FeatureStore(settings.redis)
         self.examples = OrganicExamples(self._store, settings.joiner, settings.features, settings.recommender)
