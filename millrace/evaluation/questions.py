@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import filterfalse
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +95,7 @@ class Questioner:
         memory, now_ms = self._memory, event.occurred_at_ms
         user = memory.users.get(event.user_id)
         if among is None:
-            among = () if without is None else [item for item in memory.table.rows if item not in without]
+            among = () if without is None else list(filterfalse(without.__contains__, memory.table.rows))
         request = CandidateRequest(
             k=self._k,
             user_id=event.user_id,

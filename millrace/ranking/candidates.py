@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Protocol
 
 import numpy as np
@@ -305,9 +306,9 @@ def _known_items(table: ItemTable, recent: Sequence[Engaged]) -> tuple[Rows, Int
 
 
 def _rows_of(table: ItemTable, item_ids: Iterable[str]) -> Rows:
-    """Rows of the items that the table knows, each once."""
-    rows = {row for item_id in item_ids if (row := table.rows.get(item_id)) is not None}
-    return np.array(list(rows), dtype=np.int32)
+    """Rows of the items that the table knows."""
+    rows = np.fromiter(map(table.rows.get, item_ids, repeat(NO_ROW)), dtype=np.int32)
+    return rows[rows != NO_ROW]
 
 
 def _draw(rows: Rows, number: int, random: np.random.Generator) -> Rows:
