@@ -111,5 +111,5 @@ def answer(corpus: Corpus, user_id: str, user: UserState) -> dict[str, np.typing
     request = CandidateRequest(k=3, user_id=user_id, recent=user.recent, blocked=user.disliked)
     candidates = generate(corpus, request, LIMITS, np.random.default_rng(1))
     activity = UserActivity(user.engagements(now_ms, FEATURES.user_half_life_ms), user.last_seen_ms)
-    features = compute_features(candidates, table.items.take(candidates.rows, axis=0), activity, now_ms, HALF_LIVES)
+    features = compute_features(candidates, table.items, activity, now_ms, HALF_LIVES)
     return {table.id_of(row): one for row, one in zip(candidates.rows.tolist(), features, strict=True)}
