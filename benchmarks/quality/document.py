@@ -63,7 +63,7 @@ _FIGURES = """\
 
 HR, MRR, NDCG: of the k best. candidate: share of the answers in which the item that came was ranked at all. MPR: mean
 percentile rank, 0 is best. coverage: share of all items that were in any answer. bias: how many times as popular the
-items of answers were as the average item. Times: 90th percentile, beside whatever else the machine did.
+items of answers were as the average item. Times: processor time, 90th percentile.
 """
 
 _COMMANDS = """\

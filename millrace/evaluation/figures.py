@@ -56,7 +56,7 @@ class Figures:
     ci95
         Metric -> its 95 % interval, by block bootstrap.
     recommend_us_p90, update_us_p90
-        Time of an answer; time to bring features up to date for it and to learn from its event.
+        Processor time of an answer; the same to bring features up to date for it and to learn from its event.
     segments
         Segment of users -> its figures.
     blocks

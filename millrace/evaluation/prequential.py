@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from time import perf_counter
+from time import thread_time
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -57,7 +57,7 @@ class Answer:
     recall, ndcg
         As the protocol judges.
     recommend_us, update_us
-        Time for the answer; time to bring the features up to date for it, and to learn from the event.
+        Processor time for the answer; the same to bring the features up to date for it, and to learn from the event.
     """
 
     place: int
@@ -154,26 +154,26 @@ class Prequential:
 
     def _ask(self, place: int, event: Event, period: int, asked: Asked) -> Answer:
         memory = self.memory
-        began = perf_counter()
+        began = thread_time()
         user = memory.users.get(event.user_id)
         memory.ready(user)
-        ready = perf_counter()
+        ready = thread_time()
         question = self._questioner.before(event, asked.without)
         scores = self._model.score(question.features)
         top = question.candidates.rows[np.argsort(-scores, kind="stable")[: self._k]]
-        answered = perf_counter()
+        answered = thread_time()
         rank, known = question.rank(scores), len(memory.table)
         if self._sampled is not None:
             rank, known = self._sampled.rank(place, event, asked.without or (), self._model)
         recall, ndcg = self._protocol.judge(place, rank, [memory.table.id_of(row) for row in top.tolist()], self._k)
         state = user.state() if user else None
         group = segment(state, event.occurred_at_ms, self._settings.features.user_half_life_ms)
-        learning = perf_counter()
+        learning = thread_time()
         example = question.example(self._settings.joiner.organic_negatives, self._random)
         if example is not None and self._learns:
             self._examples.append(example)
         self._take(event, period)
-        learned = perf_counter()
+        learned = thread_time()
         return Answer(
             place=place,
             period=period,

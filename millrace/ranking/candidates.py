@@ -308,7 +308,8 @@ def _known_items(table: ItemTable, recent: Sequence[Engaged]) -> tuple[Rows, Int
 def _rows_of(table: ItemTable, item_ids: Iterable[str]) -> Rows:
     """Rows of the items that the table knows."""
     rows: Rows = np.fromiter(map(table.rows.get, item_ids, repeat(NO_ROW)), dtype=np.int32)
-    return rows[rows != NO_ROW]
+    known: Rows = rows[rows != NO_ROW]
+    return known
 
 
 def _draw(rows: Rows, number: int, random: np.random.Generator) -> Rows:
