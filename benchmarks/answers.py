@@ -56,8 +56,9 @@ def outcome(
     final: bool = True,
     rank: int = 0,
     features: Sequence[float] = (),
+    items: Sequence[str] = (),
 ) -> Outcome:
-    """Slots from ``rank`` on, decided half a second after the answer."""
+    """Slots from ``rank`` on, decided half a second after the answer; with ``items``, else i0, i1 and so on by rank."""
     return Outcome(
         request_id=impression.request_id,
         user_id=impression.user_id,
@@ -67,7 +68,10 @@ def outcome(
         first=first,
         final=final,
         slots=[
-            DecidedSlot(slot=Slot(item_id=f"i{place}", rank=place, features=features), label=label)
+            DecidedSlot(
+                slot=Slot(item_id=items[place - rank] if items else f"i{place}", rank=place, features=features),
+                label=label,
+            )
             for place, label in enumerate(labels, start=rank)
         ],
     )

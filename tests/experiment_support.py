@@ -80,18 +80,28 @@ def answer(given: ExperimentDefinition, user_id: str, request_id: str, at_ms: in
 
 
 def traffic(
-    given: ExperimentDefinition, users: int, rates: Mapping[str, float], seed: int = 1, slots: int = 5
+    given: ExperimentDefinition,
+    users: int,
+    rates: Mapping[str, float],
+    seed: int = 1,
+    slots: int = 5,
+    variety: Mapping[str, int] | None = None,
 ) -> Iterator[Outcome]:
-    """An answer of each user, a millisecond apart; clicks come in an outcome of their own, before the rest."""
+    """An answer of each user, a millisecond apart; clicks come in an outcome of their own, before the rest.
+
+    ``variety``: of so many items each arm shows some, drawn anew for each answer; None: all show the same.
+    """
     chance = random.Random(seed)
     for number in range(users):
         shown = answer(given, f"user {seed}.{number}", f"r{seed}.{number}", T0 + number)
-        clicked = [chance.random() < rates[shown.arm] for _ in range(slots)]
-        positives = [POSITIVE] * sum(clicked)
-        if positives:
-            yield outcome(shown, positives, final=len(positives) == slots)
-        if len(positives) < slots:
-            yield outcome(shown, [NEGATIVE] * (slots - len(positives)), first=not positives, rank=len(positives))
+        clicked = sum(chance.random() < rates[shown.arm] for _ in range(slots))
+        drawn = chance.sample(range(variety[shown.arm]), slots) if variety else range(slots)
+        items = [f"i{item}" for item in drawn]
+        if clicked:
+            yield outcome(shown, [POSITIVE] * clicked, final=clicked == slots, items=items[:clicked])
+        if clicked < slots:
+            labels = [NEGATIVE] * (slots - clicked)
+            yield outcome(shown, labels, first=not clicked, rank=clicked, items=items[clicked:])
 
 
 def decided(

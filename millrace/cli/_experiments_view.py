@@ -88,7 +88,7 @@ def print_one(experiment: Experiment, truths: Mapping[str, Truth]) -> None:
         click.echo(line)
     for sentence in in_words(experiment):
         click.echo(sentence)
-    for sentence in in_truth(experiment, truths):
+    for sentence in (*of_guardrails(experiment), *in_truth(experiment, truths)):
         click.echo(sentence)
     if experiment.stopped_at_ms:
         how = decision(experiment) if experiment.decision.kind in ENDING else "by command"
@@ -101,6 +101,20 @@ def true_effects(experiment: Experiment, truths: Mapping[str, Truth]) -> Mapping
     from millrace.simulation.truth import true_effects
 
     return true_effects(truths, control(experiment.definition).name)
+
+
+def of_guardrails(experiment: Experiment) -> Iterator[str]:
+    """A sentence on each guardrail of each challenger, and on how many items arms show."""
+    from millrace.experiments.outlook import items_shown, on_guardrails
+
+    for arm, rails in on_guardrails(experiment).items():
+        for name, (worse, surely, borne) in rails.items():
+            than = f"surely by {surely:.3g}" if surely > 0 else "not surely"
+            seen = f"worse by {worse:.3g}, {than}" if worse > 0 else "not worse"
+            yield f"{arm}, {name}: {seen}; {borne:.3g} would be borne"
+    if shown := items_shown(experiment):
+        counts = ", ".join(f"{name} {items:,.1f}" for name, items in shown.items())
+        yield f"as varied as so many items shown alike: {counts}"
 
 
 def in_truth(experiment: Experiment, truths: Mapping[str, Truth]) -> Iterator[str]:
@@ -144,7 +158,7 @@ def as_dict(experiment: Experiment, truths: Mapping[str, Truth]) -> dict[str, ob
     """For JSON; what is not known (NaN) is null."""
     from google.protobuf.json_format import MessageToDict
 
-    from millrace.experiments.outlook import in_words, relative_intervals, remaining_ms
+    from millrace.experiments.outlook import in_words, items_shown, on_guardrails, relative_intervals, remaining_ms
 
     content: dict[str, object] = MessageToDict(experiment, preserving_proto_field_name=True)
     known = relative_intervals(experiment)
@@ -152,6 +166,13 @@ def as_dict(experiment: Experiment, truths: Mapping[str, Truth]) -> dict[str, ob
     left = {name: remaining_ms(experiment, name) for name in known}
     content["remaining_ms"] = {name: ms if math.isfinite(ms) else None for name, ms in left.items()}
     content["in_words"] = in_words(experiment)
+    content["guardrails"] = {
+        arm: {
+            name: {"worse": worse, "surely": surely, "borne": borne} for name, (worse, surely, borne) in rails.items()
+        }
+        for arm, rails in on_guardrails(experiment).items()
+    }
+    content["items_shown"] = items_shown(experiment)
     effects = true_effects(experiment, truths)
     content["truth"] = {
         name: {"pages": truth.pages, "rate": truth.rate, "effect": effects.get(name)} for name, truth in truths.items()

@@ -73,6 +73,16 @@ def command() -> None:
 )
 @click.option("--slow-ms", default=0.0, help="An answer that takes longer is slow.")
 @click.option("--slow-margin", default=0.0, help="Stop an arm that is slow so much more often [default: never].")
+@click.option(
+    "--coverage-margin",
+    default=0.0,
+    help="Stop an arm that shows fewer items than the control, by so much, relative [default: never].",
+)
+@click.option(
+    "--click-floor",
+    default=0.0,
+    help="Stop an arm with fewer clicks of a slot, whatever its control has [default: never].",
+)
 @click.option("--model", help="Registered model [default: the one of the settings].")
 @click.option("--start", "at_once", is_flag=True, help="Start it at once.")
 @_reason
@@ -95,6 +105,8 @@ def create(
     fallback_margin: float,
     slow_ms: float,
     slow_margin: float,
+    coverage_margin: float,
+    click_floor: float,
     model: str | None,
     at_once: bool,
     reason: str,
@@ -125,7 +137,11 @@ def create(
         expected_lift=lift,
         worthwhile=worthwhile,
         guardrails=Guardrails(
-            fallback_margin=fallback_margin, slow_micros=round(slow_ms * 1_000), slow_margin=slow_margin
+            fallback_margin=fallback_margin,
+            slow_micros=round(slow_ms * 1_000),
+            slow_margin=slow_margin,
+            coverage_margin=coverage_margin,
+            click_floor=click_floor,
         ),
     )
     # The tracker checks it again, and whether versions exist and the layer has room.

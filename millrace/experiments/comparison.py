@@ -154,7 +154,7 @@ class UserSums:
         Sum of ``y - m`` in this period.
     """
 
-    period: int
+    period: int = 0
     slots: int = 0
     difference: float = 0.0
     outcome: float = 0.0

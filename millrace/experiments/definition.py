@@ -8,7 +8,8 @@ from millrace.errors import InvalidField
 from millrace.events.rules import check_id
 from millrace.experiments.arms import read_arm
 from millrace.experiments.assignment import check_shares
-from millrace.experiments.plan import Plan
+from millrace.experiments.coverage import margin
+from millrace.experiments.plan import Plan, slots_to_find
 from millrace.settings import DAY_MS
 from millrace.v1.experiment_pb2 import AllocationPolicy, Arm, ExperimentDefinition
 
@@ -16,11 +17,15 @@ ARMS_MAX = 16
 DESCRIPTION_MAX_BYTES = 1_024
 TIME_MAX_MS = 366 * DAY_MS
 
-CLICKS, FALLBACKS, SLOW = "clicks", "fallbacks", "slow"
-"""What is compared: clicks by slot; answers that failed or fell back, and slow ones, by answer."""
+CLICKS, FALLBACKS, SLOW, COVERAGE, FLOOR = "clicks", "fallbacks", "slow", "coverage", "floor"
+"""What is looked at: clicks by slot; answers that failed or fell back, and slow ones, by answer; what slots show; and
+clicks by slot against a bound."""
 
-# How often answers fail or are slow where nothing is wrong: for the width of an interval, not for its validity.
+# For the width of an interval, not for its validity: how often answers fail or are slow where nothing is wrong, and
+# the items that a control shows (the reciprocal of Simpson's index; a tenth as many cost a fifth of the width,
+# ten times as many make it nearly three times as wide).
 USUALLY_BAD = 0.01
+USUAL_ITEMS = 1_000
 
 DEFAULTS: Mapping[str, float] = {
     "alpha": 0.05,
@@ -77,6 +82,11 @@ def check_definition(definition: ExperimentDefinition) -> None:
             raise InvalidField(f"guardrails.{name}", f"{getattr(rails, name):g}", f"0, or below {1 - USUALLY_BAD:g}")
     if bool(rails.slow_margin) != bool(rails.slow_micros):
         raise InvalidField("guardrails.slow_micros", str(rails.slow_micros), "given with slow_margin, and only then")
+    if not 0 <= rails.coverage_margin < 1:
+        raise InvalidField("guardrails.coverage_margin", f"{rails.coverage_margin:g}", "0, or below 1")
+    if not 0 <= rails.click_floor < definition.expected_rate:
+        allowed = f"0, or below expected_rate, which is {definition.expected_rate:g}"
+        raise InvalidField("guardrails.click_floor", f"{rails.click_floor:g}", allowed)
     best_at(definition)
 
 
@@ -129,9 +139,15 @@ def pair(definition: ExperimentDefinition, arm: Arm) -> tuple[float, float]:
 
 
 def outcomes(definition: ExperimentDefinition) -> tuple[str, ...]:
-    """What is compared of each arm."""
+    """What is looked at of each arm."""
     rails = definition.guardrails
-    return CLICKS, *((FALLBACKS,) if rails.fallback_margin else ()), *((SLOW,) if rails.slow_margin else ())
+    asked = {
+        FALLBACKS: rails.fallback_margin,
+        SLOW: rails.slow_margin,
+        COVERAGE: rails.coverage_margin,
+        FLOOR: rails.click_floor,
+    }
+    return CLICKS, *(name for name, bound in asked.items() if bound)
 
 
 def best_at(definition: ExperimentDefinition) -> dict[str, float]:
@@ -141,18 +157,26 @@ def best_at(definition: ExperimentDefinition) -> dict[str, float]:
     """
     share = min(pair(definition, arm)[0] for arm in challengers(definition))
     alpha = definition.alpha / (len(definition.arms) - 1)
+    return {name: _best_at(definition, name, share, alpha) for name in outcomes(definition)}
+
+
+def _best_at(definition: ExperimentDefinition, outcome: str, share: float, alpha: float) -> float:
     rails = definition.guardrails
-    expected = {CLICKS: (definition.expected_rate, definition.expected_lift)}
-    expected |= {
-        name: (USUALLY_BAD, margin / USUALLY_BAD)
-        for name, margin in ((FALLBACKS, rails.fallback_margin), (SLOW, rails.slow_margin))
-        if margin
-    }
-    found: dict[str, float] = {}
-    for name, (rate, lift) in expected.items():
-        try:
-            plan = Plan(rate, lift, share, alpha)
-        except InvalidField as error:
-            raise InvalidField(f"expected_{error.field}", error.problem, error.allowed) from None
-        found[name] = plan.variance * plan.slots_needed()
-    return found
+    if outcome == COVERAGE:
+        # The outcome's standard deviation is about its mean.
+        index = 1 / USUAL_ITEMS
+        variance = index**2 / (share * (1 - share))
+        return variance * slots_to_find(margin(index, rails.coverage_margin), variance, alpha)
+    if outcome == FLOOR:
+        bound = rails.click_floor
+        variance = bound * (1 - bound)
+        return variance * slots_to_find(bound * definition.expected_lift, variance, alpha)
+    margins = {FALLBACKS: rails.fallback_margin, SLOW: rails.slow_margin}
+    rate, lift = definition.expected_rate, definition.expected_lift
+    if outcome in margins:
+        rate, lift = USUALLY_BAD, margins[outcome] / USUALLY_BAD
+    try:
+        plan = Plan(rate, lift, share, alpha)
+    except InvalidField as error:
+        raise InvalidField(f"expected_{error.field}", error.problem, error.allowed) from None
+    return plan.variance * plan.slots_needed()

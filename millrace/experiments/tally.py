@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 
 from millrace.errors import InvalidField
 from millrace.events.rules import FUTURE_MAX_MS
-from millrace.experiments.comparison import Comparison, UserSums
-from millrace.experiments.definition import CLICKS, FALLBACKS, SLOW, challengers, control, outcomes, pair
-from millrace.experiments.record import put_sums, sums_of
+from millrace.experiments.definition import COVERAGE, outcomes
+from millrace.experiments.measures import Answered, Measures
 from millrace.v1.experiment_pb2 import ArmFigures, ExperimentDefinition
 from millrace.v1.impression_pb2 import AnswerStatus, Fallback, Impression
 from millrace.v1.outcome_pb2 import Label, Outcome
@@ -27,7 +26,6 @@ from millrace.v1.tracker_pb2 import (
     ExposedTime,
     TrackedAnswer,
     TrackedFigures,
-    TrackedSums,
     TrackedUser,
     TrackerState,
     WaitingPurchase,
@@ -73,6 +71,23 @@ class Participant:
     counted_ids: list[str] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class HalfKnown:
+    """An answer of which some slots are decided.
+
+    Attributes
+    ----------
+    slots, clicks
+        That count as seen, and those of them with a click.
+    item_ids
+        Of the decided slots; empty where coverage is not looked at.
+    """
+
+    slots: int = 0
+    clicks: int = 0
+    item_ids: list[str] = field(default_factory=list)
+
+
 class Tally:
     """Figures, comparisons and users of one experiment in one partition.
 
@@ -80,8 +95,8 @@ class Tally:
     ----------
     figures
         By arm; ``statistics`` are written by :meth:`parts` only.
-    comparisons
-        By arm (not the control) and outcome.
+    measures
+        What the arms are compared by.
     newest_ms
         Event time of the newest outcome, Unix milliseconds; 0 before.
     """
@@ -92,18 +107,16 @@ class Tally:
         self._window_ms = definition.conversion_window_ms
         self._slow_micros = definition.guardrails.slow_micros
         self._shares = {arm.name: arm.share for arm in definition.arms}
-        self._control = control(definition).name
-        self._pairs = {arm.name: pair(definition, arm) for arm in challengers(definition)}
-        self._outcomes = outcomes(definition)
+        self._covers = COVERAGE in outcomes(definition)
         self.figures = {
             arm.name: ArmFigures(name=arm.name, weight=arm.share, serve_counts=[0] * (len(SERVE_BOUNDS) + 1))
             for arm in definition.arms
         }
-        self.comparisons = {(name, outcome): Comparison() for name in self._pairs for outcome in self._outcomes}
+        self.measures = Measures(definition)
         self.newest_ms = 0
         self._users: dict[str, Participant] = {}
-        # request_id -> slots seen and clicks so far, the oldest answer first.
-        self._answers: dict[str, tuple[int, int]] = {}
+        # By request_id, the oldest first.
+        self._answers: dict[str, HalfKnown] = {}
         # Purchases that wait: append time and user, the oldest first.
         self._waiting: deque[tuple[int, str]] = deque()
         self._changed_users: set[str] = set()
@@ -136,20 +149,22 @@ class Tally:
         before = self._answers.pop(outcome.request_id, None)
         if before is None and not outcome.first:
             return False
-        slots, clicks = before or (0, 0)
+        answer = before or HalfKnown()
         for decided in outcome.slots:
             if decided.label in _SEEN:
-                slots += 1
-                clicks += decided.label == Label.LABEL_POSITIVE
+                answer.slots += 1
+                answer.clicks += decided.label == Label.LABEL_POSITIVE
+            if self._covers:
+                answer.item_ids.append(decided.slot.item_id)
         user = self._users.setdefault(outcome.user_id, Participant())
         user.arm = impression.arm
         self._expose(user, impression.served_at_ms)
         if before is not None or not outcome.final:
             self._changed_answers.add(outcome.request_id)
         if outcome.final:
-            self._count(outcome.user_id, user, impression, slots, clicks)
+            self._count(outcome.user_id, user, impression, answer)
         else:
-            self._answers[outcome.request_id] = (slots, clicks)
+            self._answers[outcome.request_id] = answer
         self._changed_users.add(outcome.user_id)
         self.newest_ms = max(self.newest_ms, outcome.decided_at_ms)
         return True
@@ -191,8 +206,7 @@ class Tally:
     def forget(self, user_id: str) -> None:
         """Erase a user; what the user contributed to the sums names nobody and stays."""
         if self._users.pop(user_id, None) is not None:
-            for comparison in self.comparisons.values():
-                comparison.users.pop(user_id, None)
+            self.measures.forget(user_id)
             self._changed_users.add(user_id)
 
     def parts(self) -> Iterator[tuple[str, TrackerState | None]]:
@@ -201,6 +215,9 @@ class Tally:
             yield self._answer_key(request_id), self._answer_part(request_id)
         for user_id in self._changed_users:
             yield self._user_key(user_id), self._user_part(user_id)
+        for item in self.measures.changed_items():
+            item.experiment_id, item.partition = self._id, self._partition
+            yield self._item_key(item.item_id), TrackerState(item=item)
         yield f"f\0{self._id}\0{self._partition}", TrackerState(figures=self._figures_part())
         self._changed_answers.clear()
         self._changed_users.clear()
@@ -210,20 +227,23 @@ class Tally:
         yield f"f\0{self._id}\0{self._partition}"
         yield from map(self._answer_key, self._answers.keys() | self._changed_answers)
         yield from map(self._user_key, self._users.keys() | self._changed_users)
+        yield from map(self._item_key, self.measures.item_ids())
 
     def restore(self, state: TrackerState) -> None:
         """Take back a part that :meth:`parts` gave."""
         part = state.WhichOneof("part")
         if part == "answer":
-            self._answers[state.answer.request_id] = (state.answer.slots, state.answer.clicks)
+            answer = state.answer
+            self._answers[answer.request_id] = HalfKnown(answer.slots, answer.clicks, list(answer.item_ids))
         elif part == "user":
             self._restore_user(state.user)
+        elif part == "item":
+            self.measures.restore_item(state.item)
         elif part == "figures":
             self.newest_ms = state.figures.newest_ms
             for figures in state.figures.figures:
                 self.figures[figures.name].CopyFrom(figures)
-                for outcome in self._outcomes if figures.name in self._pairs else ():
-                    self.comparisons[figures.name, outcome].sums = sums_of(figures, outcome)
+                self.measures.restore_figures(figures)
 
     def restored(self) -> None:
         """All parts are back."""
@@ -249,29 +269,19 @@ class Tally:
             if decided.label not in (*_SEEN, Label.LABEL_UNSEEN):
                 raise InvalidField(f"slots[{place}].label", str(decided.label), "POSITIVE, NEGATIVE or UNSEEN")
 
-    def _count(self, user_id: str, user: Participant, impression: Impression, slots: int, clicks: int) -> None:
+    def _count(self, user_id: str, user: Participant, impression: Impression, answer: HalfKnown) -> None:
         figures = self.figures[user.arm]
         bad = impression.fallback in _FALLBACKS or impression.status in _BAD
         if not user.counted:
             user.counted = True
             figures.users += 1
         figures.impressions += 1
-        figures.slots += slots
-        figures.clicks += clicks
+        figures.slots += answer.slots
+        figures.clicks += answer.clicks
         figures.failures += bad
         figures.serve_counts[bisect_right(SERVE_BOUNDS, impression.serve_micros)] += 1
-        seen = {
-            CLICKS: (clicks, slots),
-            FALLBACKS: (int(bad), 1),
-            SLOW: (int(impression.serve_micros > self._slow_micros), 1),
-        }
-        is_control = user.arm == self._control
-        for name in self._pairs if is_control else (user.arm,):
-            for outcome in self._outcomes:
-                came, of = seen[outcome]
-                if of:
-                    comparison = self.comparisons[name, outcome]
-                    comparison.add(user_id, is_control, self._pairs[name], came, slots=of)
+        slow = impression.serve_micros > self._slow_micros
+        self.measures.take(user_id, user.arm, Answered(answer.slots, answer.clicks, bad, slow, answer.item_ids))
 
     def _expose(self, user: Participant, served_at_ms: int) -> None:
         """Purchases count from here on, for the window; stretches that touch become one."""
@@ -306,31 +316,35 @@ class Tally:
     def _user_key(self, user_id: str) -> str:
         return f"u\0{self._id}\0{user_id}"
 
+    def _item_key(self, item_id: str) -> str:
+        return f"i\0{self._id}\0{self._partition}\0{item_id}"
+
     def _answer_part(self, request_id: str) -> TrackerState | None:
         if request_id not in self._answers:
             return None
-        slots, clicks = self._answers[request_id]
-        answer = TrackedAnswer(
-            experiment_id=self._id, request_id=request_id, partition=self._partition, slots=slots, clicks=clicks
+        answer = self._answers[request_id]
+        return TrackerState(
+            answer=TrackedAnswer(
+                experiment_id=self._id,
+                request_id=request_id,
+                partition=self._partition,
+                slots=answer.slots,
+                clicks=answer.clicks,
+                item_ids=answer.item_ids,
+            )
         )
-        return TrackerState(answer=answer)
 
     def _user_part(self, user_id: str) -> TrackerState | None:
         user = self._users.get(user_id)
         if user is None:
             return None
-        sums = [
-            TrackedSums(arm=arm, outcome=name, slots=one.slots, difference=one.difference, surprise=one.outcome)
-            for (arm, name), comparison in self.comparisons.items()
-            if (one := comparison.users.get(user_id)) is not None
-        ]
         return TrackerState(
             user=TrackedUser(
                 experiment_id=self._id,
                 user_id=user_id,
                 partition=self._partition,
                 arm=user.arm,
-                sums=sums,
+                sums=self.measures.of_user(user_id),
                 exposed=[ExposedTime(from_ms=first, to_ms=last) for first, last in user.exposed],
                 waiting=user.purchases,
                 counted_event_ids=user.counted_ids,
@@ -346,13 +360,12 @@ class Tally:
             purchases=list(user.waiting),
             counted_ids=list(user.counted_event_ids),
         )
-        for sums in user.sums:
-            seen = UserSums(0, sums.slots, sums.difference, sums.surprise)
-            self.comparisons[sums.arm, sums.outcome].users[user.user_id] = seen
+        self.measures.restore_user(user.user_id, user.sums)
 
     def _figures_part(self) -> TrackedFigures:
-        for (arm, outcome), comparison in self.comparisons.items():
-            put_sums(self.figures[arm], outcome, comparison.sums)
+        for arm, figures in self.figures.items():
+            for name, value in self.measures.statistics(arm).items():
+                figures.statistics[name] = value
         return TrackedFigures(
             experiment_id=self._id,
             partition=self._partition,

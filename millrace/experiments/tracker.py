@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from millrace.errors import InvalidField
 from millrace.experiments.assignment import Span, takes_part
-from millrace.experiments.comparison import Sums
-from millrace.experiments.definition import outcomes
 from millrace.experiments.life import ENDING, RUNNING, STOPPED, obey
-from millrace.experiments.record import put_sums, split_evidence, verdict
+from millrace.experiments.record import split_evidence, verdict
 from millrace.experiments.tally import Tally
 from millrace.registry.ledger import Ledger
 from millrace.v1.command_pb2 import Command
@@ -65,6 +63,11 @@ class Tracker:
     def answers(self) -> int:
         """Half-known answers in memory."""
         return sum(tally.answers for tally in self._tallies.values())
+
+    @property
+    def items(self) -> int:
+        """Items in memory, by arm and partition, of experiments that look at coverage."""
+        return sum(tally.measures.items for tally in self._tallies.values())
 
     @property
     def dirty(self) -> bool:
@@ -246,11 +249,13 @@ def add_up(experiment: Experiment, arm: str, tallies: list[Tally]) -> None:
     """Make an arm's figures in the record those of all tallies together, partition by partition."""
     figures = next(one for one in experiment.figures if one.name == arm)
     parts = [tally.figures[arm] for tally in tallies]
+    totals: dict[str, float] = {}
     for field in ("users", "impressions", "slots", "clicks", "conversions", "conversion_value", "failures"):
         setattr(figures, field, sum(getattr(part, field) for part in parts))
     for place in range(len(figures.serve_counts)):
         figures.serve_counts[place] = sum(part.serve_counts[place] for part in parts)
-    for outcome in outcomes(experiment.definition):
-        sums = [tally.comparisons[arm, outcome].sums for tally in tallies if (arm, outcome) in tally.comparisons]
-        if sums:
-            put_sums(figures, outcome, sum(sums, Sums()))
+    for tally in tallies:
+        for name, value in tally.measures.statistics(arm).items():
+            totals[name] = totals.get(name, 0.0) + value
+    for name, value in totals.items():
+        figures.statistics[name] = value

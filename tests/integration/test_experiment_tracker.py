@@ -81,10 +81,11 @@ def test_figures_are_those_of_the_log_whatever_is_killed(
     kafka: KafkaSettings, kafka_env: Mapping[str, str], process: StartProcess
 ) -> None:
     given = definition("killed", layer="killed", versions=("", "2", "1"), minimum_users=10**6)
+    given.guardrails.coverage_margin, given.guardrails.click_floor = 0.2, 0.01
     tracker = process("workers.experiment_tracker", env=kafka_env)
     command(kafka, define(given), start("killed"), start("killed"))
     wait_state(tracker, kafka, "killed", RUNNING)
-    made = list(traffic(given, 1_200, {"a": 0.2, "b": 0.3, "c": 0.1}))
+    made = list(traffic(given, 1_200, {"a": 0.2, "b": 0.3, "c": 0.1}, variety={"a": 40, "b": 30, "c": 10}))
     buying = random.Random(3)
     purchases = [act(f"user 1.{buying.randrange(1_500)}", "i0", "purchase", T0 + 5_000) for _ in range(200)]
     for part in range(4):
@@ -108,6 +109,8 @@ def test_figures_are_those_of_the_log_whatever_is_killed(
     found = record(kafka, "killed")
     assert found is not None
     assert found.figures == expected.figures
+    assert sum(one.statistics["shown.slots"] for one in found.figures) == 5 * 1_200
+    assert found.figures[1].statistics["floor.slots"] == found.figures[1].slots
     assert differences(found.decision, verdict(found, found.decision.at_ms)) == []
     included = {one.partition: one.offset for one in found.included if one.topic == OUTCOMES.name}
     assert sum(offset + 1 for offset in included.values()) >= len(made)

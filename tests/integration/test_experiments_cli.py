@@ -94,5 +94,30 @@ def test_an_experiment_from_definition_to_audit(kafka: KafkaSettings, shell: She
     assert read_all(kafka, OUTCOMES.dlq) == []
 
 
+def test_guardrails_from_the_command_line_to_the_decision(kafka: KafkaSettings, shell: Shell, tracker: Child) -> None:
+    arms = ("--arm", "a=champion", "--arm", "b=popular")
+    rails = ("--coverage-margin", "0.2", "--click-floor", "0.02")
+    assert "guardrails.click_floor: 0.2; allowed: 0, or below expected_rate, which is 0.05" in shell(
+        "create", "rails", *arms, "--click-floor", "0.2", status=1
+    )
+    assert "guardrails.coverage_margin: -1; allowed: 0, or below 1" in shell(
+        "create", "rails", *arms, "--coverage-margin", "-1", status=1
+    )
+    shell("create", "rails", *arms, *rails, "--layer", "rails", "--traffic", "1", "--minimum-users", "100", "--start")
+    running = read_experiments(kafka, StreamSettings(), 10)["rails"].definition
+    made = list(traffic(running, 1_500, {"a": 0.05, "b": 0.05}, variety={"a": 40, "b": 8}))
+    publish(kafka, OUTCOMES, ((one.user_id, one) for one in made))
+    tracker.until(lambda: read_experiments(kafka, StreamSettings(), 10)["rails"].stopped_at_ms, interval_s=0.2)
+    shown = shell("show", "rails")
+    assert "b, coverage of the catalogue: worse by 0.0" in shown
+    assert "b, click-through against its floor: not worse; 0 would be borne" in shown
+    assert "as varied as so many items shown alike: a " in shown
+    content = shell.json("audit", "rails", "--log")
+    assert content["same"] is True
+    listed = shell.json("list")["experiments"][0]
+    assert listed["decision"]["kind"] == "DECISION_KIND_STOP_FOR_HARM"
+    assert "coverage of the catalogue is worse by at least" in listed["decision"]["reason"]
+
+
 def users(kafka: KafkaSettings) -> int:
     return sum(one.users for one in read_experiments(kafka, StreamSettings(), 10)["shop"].figures)

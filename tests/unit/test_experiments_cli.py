@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from millrace.cli._experiment_arms import read_arms
-from millrace.cli._experiments_view import as_dict, drawn, in_truth, what
+from millrace.cli._experiments_view import as_dict, drawn, in_truth, of_guardrails, what
 from millrace.cli.experiments import command
 from millrace.errors import InvalidField
 from millrace.experiments.life import DRAFT
@@ -128,6 +128,28 @@ def test_intervals_are_drawn_around_zero() -> None:
     assert line.index("│") == scale.index("0", 8) == len("b ") + 20
     assert line.index("│") < line.index("├") < line.index("●") < line.index("┤")
     assert list(drawn(seen(0, {}), {})) == []
+
+
+def test_what_guardrails_say_is_shown() -> None:
+    given = definition(expected_rate=0.1)
+    given.guardrails.coverage_margin, given.guardrails.click_floor = 0.2, 0.09
+    tracker = Tracker(TrackerLimits(0.0, 100_000, 10_000, 10**9))
+    tracker.command(define(given), ledgers(), T0)
+    assert list(of_guardrails(tracker.experiments["test"])) == []
+    tracker.command(start(), ledgers(), T0)
+    assert list(of_guardrails(tracker.experiments["test"])) == []
+    for one in traffic(given, 2_000, {"a": 0.2, "b": 0.05}, variety={"a": 10, "b": 30}):
+        tracker.outcome(one, 0, one.decided_at_ms)
+    tracker.decide(T0)
+    record = tracker.experiments["test"]
+    coverage, floor, items = of_guardrails(record)
+    assert coverage.startswith("b, coverage of the catalogue: not worse; 0.01")
+    assert floor.startswith("b, click-through against its floor: worse by 0.04")
+    assert ", surely by 0.0" in floor
+    assert items.startswith("as varied as so many items shown alike: a 10.")
+    content = as_dict(record, {})
+    assert content["guardrails"]["b"]["click-through against its floor"]["surely"] > 0  # type: ignore[index]
+    assert content["items_shown"] == {"a": pytest.approx(10, rel=0.05), "b": pytest.approx(30, rel=0.05)}
 
 
 def test_the_truth_stands_beside_what_is_estimated() -> None:

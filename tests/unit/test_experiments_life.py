@@ -156,6 +156,19 @@ def _slow(given: ExperimentDefinition) -> None:
     given.guardrails.slow_margin = 0.1
 
 
+def _coverage(given: ExperimentDefinition) -> None:
+    given.guardrails.coverage_margin = 1.0
+
+
+def _floor(given: ExperimentDefinition) -> None:
+    """That of the control, as it is expected: it would be stopped for being what it is."""
+    given.guardrails.click_floor = given.expected_rate
+
+
+def _no_number(given: ExperimentDefinition) -> None:
+    given.guardrails.click_floor = float("nan")
+
+
 def _traffic(given: ExperimentDefinition) -> None:
     given.traffic = 1.5
 
@@ -183,6 +196,9 @@ def _alone(given: ExperimentDefinition) -> None:
         (_setting, "arms[1].settings[colour]"),
         (_thompson, "policy"),
         (_slow, "guardrails.slow_micros"),
+        (_coverage, "guardrails.coverage_margin"),
+        (_floor, "guardrails.click_floor"),
+        (_no_number, "guardrails.click_floor"),
         (_traffic, "traffic"),
         (_alpha, "alpha"),
         (_lift, "expected_lift"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import pytest
@@ -15,6 +16,7 @@ from millrace.errors import InvalidField
 from millrace.experiments.comparison import Comparison
 from millrace.experiments.definition import CLICKS
 from millrace.experiments.life import RUNNING, STOPPED
+from millrace.experiments.outlook import items_shown, on_guardrails
 from millrace.experiments.record import differences, sums_of, verdict
 from millrace.experiments.tracker import Tracker, TrackerLimits
 from millrace.v1.experiment_pb2 import ArmFigures, DecisionKind, Experiment, ExperimentDefinition
@@ -150,7 +152,10 @@ def test_the_order_of_partitions_changes_no_digit() -> None:
 def test_a_restart_at_any_moment_changes_no_digit(saved: list[bool], seed: int) -> None:
     """What came after the last save comes again, as the positions inside it say."""
     given = definition(versions=("", "2", "1"), conversion_window_ms=HOUR)
-    outcomes: list[Outcome | Interaction] = list(traffic(given, 80, dict.fromkeys("abc", 0.3), seed=seed))
+    given.guardrails.coverage_margin, given.guardrails.click_floor = 0.2, 0.01
+    variety = {"a": 20, "b": 30, "c": 10}
+    made = traffic(given, 80, dict.fromkeys("abc", 0.3), seed=seed, variety=variety)
+    outcomes: list[Outcome | Interaction] = list(made)
     buying = random.Random(seed)
     for number in range(20):
         event = act(f"user {seed}.{buying.randrange(80)}", "i0", "purchase", T0 + buying.randrange(2 * HOUR))
@@ -260,11 +265,13 @@ def test_bad_outcomes_are_refused_and_change_nothing() -> None:
 
 def test_after_the_end_nothing_counts_and_nothing_is_kept() -> None:
     given = definition()
+    given.guardrails.coverage_margin = 0.5
     tracker, log = running(given), Log()
     tracker.outcome(outcome(answer(given, "anna", "r1"), [NEGATIVE]), 0, T0)
     tracker.outcome(outcome(answer(given, "ben", "r2"), [POSITIVE], final=False), 0, T0)
     tracker.decide(T0)
     log.save(tracker)
+    assert [key.split("\0")[3] for key in log.parts if key.startswith("i")] == ["i0"]
     tracker.command(stop(), ledgers(), T0 + 5)
     log.save(tracker)
     assert list(log.parts) == ["p"]
@@ -297,6 +304,49 @@ def test_answers_that_fall_back_stop_an_arm() -> None:
     decision = tracker.experiments["test"].decision
     assert decision.kind == DecisionKind.DECISION_KIND_STOP_FOR_HARM
     assert "answers that failed or fell back" in decision.reason
+
+
+def test_an_arm_that_shows_a_few_items_is_stopped_and_its_sums_are_those_of_its_slots() -> None:
+    """Two partitions, each with counts of its own; 5 of 30 and of 10 items, an answer each."""
+    given = definition()
+    given.guardrails.coverage_margin = 0.2
+    tracker, shown = running(given), defaultdict[tuple[int, str], Counter[str]](Counter)
+    for number, each in enumerate(traffic(given, 1_200, dict.fromkeys("ab", 0.1), variety={"a": 30, "b": 10})):
+        partition = int(each.user_id.rpartition(".")[2]) % 2
+        tracker.outcome(each, partition, each.decided_at_ms)
+        shown[partition, each.impression.arm].update(slot.slot.item_id for slot in each.slots)
+        if number == 500:
+            assert tracker.items == sum(map(len, shown.values()))
+    tracker.decide(T0)
+    record = tracker.experiments["test"]
+    for seen in record.figures:
+        counts = [shown[partition, seen.name] for partition in range(2)]
+        assert seen.statistics["shown.slots"] == sum(each.total() for each in counts)
+        pairs = sum(count * (count - 1) / 2 for each in counts for count in each.values())
+        assert seen.statistics["shown.pairs"] == pairs
+    assert items_shown(record) == pytest.approx({"a": 30, "b": 10}, rel=0.05)
+    ((name, (worse, surely, borne)),) = on_guardrails(record)["b"].items()
+    assert worse == pytest.approx((1 / 10 - 1 / 30) / 2, rel=0.1)
+    assert worse > surely > borne == pytest.approx(0.25 / 30 / 2, rel=0.05)
+    assert record.decision.kind == DecisionKind.DECISION_KIND_STOP_FOR_HARM
+    assert record.decision.reason.split(": ")[1].startswith(f"{name} is worse by at least {surely:.3g}")
+    assert differences(record.decision, verdict(record, record.decision.at_ms)) == []
+
+
+def test_arms_whose_clicks_are_below_the_floor_are_stopped_though_they_are_alike() -> None:
+    given = definition(expected_rate=0.1)
+    given.guardrails.click_floor = 0.08
+    tracker = running(given)
+    for each in traffic(given, 2_000, dict.fromkeys("ab", 0.05)):
+        tracker.outcome(each, 0, each.decided_at_ms)
+    seen = figures(tracker, "b")
+    record = tracker.experiments["test"]
+    assert record.decision.kind == DecisionKind.DECISION_KIND_STOP_FOR_HARM
+    ((name, (worse, surely, borne)),) = on_guardrails(record)["b"].items()
+    assert worse == pytest.approx(0.08 - seen.clicks / seen.slots)
+    assert worse > surely > borne == 0
+    assert f"{name} is worse by at least {surely:.3g}" in record.decision.reason
+    assert differences(record.decision, verdict(record, record.decision.at_ms)) == []
 
 
 def test_an_arm_whose_answers_fail_is_stopped_and_is_no_broken_split() -> None:

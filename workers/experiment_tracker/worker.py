@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from millrace.errors import InvalidField
 from millrace.events.rules import check_append_time, check_command, check_id, check_interaction
 from millrace.experiments import metrics
+from millrace.experiments.coverage import ITEMS_MAX
 from millrace.experiments.life import RUNNING, target
 from millrace.experiments.tracker import Tracker, TrackerLimits
 from millrace.settings import Settings
@@ -59,6 +60,7 @@ class ExperimentTracker:
         self._written_at = self._decide_at = 0.0
         metrics.USERS_MAX.set(ours.users_max)
         metrics.ANSWERS_MAX.set(ours.answers_max)
+        metrics.ITEMS_MAX.set(ITEMS_MAX)
 
     @property
     def pending_since(self) -> float | None:
@@ -190,3 +192,4 @@ class ExperimentTracker:
         metrics.RUNNING.set(running)
         metrics.USERS.set(self._tracker.users)
         metrics.ANSWERS.set(self._tracker.answers)
+        metrics.ITEMS.set(self._tracker.items)
