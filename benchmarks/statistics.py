@@ -151,10 +151,10 @@ def ratio_rows(runs: int = NULL_RUNS) -> Iterator[Row]:
 def tracker_rows(runs: int = TRACKER_RUNS) -> Iterator[Row]:
     """How often the tracker itself decides between two equal arms, either way; and between a tenth and 60 % more."""
     runs = min(runs, TRACKER_RUNS)
-    name = "null.tracker"
-    decided = watch_tracker(runs, seed_of(name))
-    yield share_row(name, f"the tracker, looking every {EVERY} answers", decided.ours, runs, FALSE_PROMOTION)
-    yield share_row(name, f"z test at .05, looked at every {EVERY} answers", decided.z, runs)
+    for name, thompson in (("null.tracker", False), ("null.tracker.thompson", True)):
+        decided = watch_tracker(runs, seed_of(name), thompson=thompson)
+        yield share_row(name, f"the tracker, looking every {EVERY} answers", decided.ours, runs, FALSE_PROMOTION)
+        yield share_row(name, f"z test at .05, looked at every {EVERY} answers", decided.z, runs)
     name = "power.tracker"
     found = watch_tracker(runs // 4, seed_of(name), lift=0.6)
     rule = f"the tracker, within {ANSWERS * SHOWN:,} slots"

@@ -7,7 +7,7 @@ them, whole answers whose clicks are known before the rest, sums by partition, a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.answers import answer, begun, outcome
 from millrace.experiments.life import STOPPED
 from millrace.experiments.tracker import Tracker, TrackerLimits
-from millrace.v1.experiment_pb2 import Arm, Experiment, ExperimentDefinition
+from millrace.v1.experiment_pb2 import AllocationPolicy, Arm, Experiment, ExperimentDefinition, Period
 from millrace.v1.outcome_pb2 import Label, Outcome
 
 ANSWERS, SHOWN, USERS, PARTITIONS = 2_000, 5, 800, 3
@@ -24,7 +24,9 @@ RATE, SPREAD = 0.1, 0.1
 MINIMUM_USERS = 100
 EVERY = 20
 """Answers between two looks: the tracker looks five times a second."""
-BEGIN_MS = 1_700_000_000_000
+BEGIN_MS, STEP_MS = 1_700_000_000_000, 1_000
+PERIODS, FLOOR = 20, 0.1
+"""Of Thompson sampling."""
 
 _LIMITS = TrackerLimits(holdout=0.0, users_max=10 * USERS, answers_max=USERS, purchase_wait_ms=1)
 _CLICKED, _NOT = Label.LABEL_POSITIVE, Label.LABEL_NEGATIVE
@@ -47,27 +49,29 @@ class Decided:
     z: int = 0
 
 
-def watch_tracker(runs: int, seed: int, lift: float = 0.0) -> Decided:
+def watch_tracker(runs: int, seed: int, lift: float = 0.0, thompson: bool = False) -> Decided:
     """Run an experiment of two arms many times; the second one's rates are higher by ``lift``, relative."""
     decided = Decided(runs)
     for number, generator in enumerate(np.random.default_rng(seed).spawn(runs)):
-        ours, z = _run(f"{seed}-{number}", generator, lift)
+        ours, z = _run(_definition(f"{seed}-{number}", thompson), generator, lift)
         decided.ours += ours
         decided.z += z
     return decided
 
 
-def _run(name: str, random: np.random.Generator, lift: float) -> tuple[bool, bool]:
-    tracker, given, z = Tracker(_LIMITS), _definition(name), False
-    tracker.restore({name: begun(given)}, {}, {})
+def _run(given: ExperimentDefinition, random: np.random.Generator, lift: float) -> tuple[bool, bool]:
+    tracker, name, z = Tracker(_LIMITS), given.experiment_id, False
+    tracker.restore({name: begun(given, BEGIN_MS)}, {}, {})
     restart = random.integers(ANSWERS)
-    for number, came in enumerate(_answers(given, random, lift)):
-        for partition, each in came:
+    shop = Shop(random, lift)
+    for number in range(ANSWERS):
+        record = tracker.experiments[name]
+        for partition, each in shop.answer(record.definition, number, record.periods):
             tracker.outcome(each, partition, each.decided_at_ms)
         if number == restart:
             tracker = _restarted(tracker)
         if number % EVERY == EVERY - 1:
-            tracker.decide(BEGIN_MS + number)
+            tracker.decide(BEGIN_MS + number * STEP_MS)
             record = tracker.experiments[name]
             z = z or _z(record) > 1.959964
             if record.state == STOPPED:
@@ -75,8 +79,8 @@ def _run(name: str, random: np.random.Generator, lift: float) -> tuple[bool, boo
     return False, z
 
 
-def _definition(name: str) -> ExperimentDefinition:
-    return ExperimentDefinition(
+def _definition(name: str, thompson: bool) -> ExperimentDefinition:
+    given = ExperimentDefinition(
         experiment_id=name,
         model_name="ranker",
         traffic=1.0,
@@ -85,26 +89,34 @@ def _definition(name: str) -> ExperimentDefinition:
         expected_rate=RATE,
         expected_lift=0.3,
     )
+    if thompson:
+        given.policy = AllocationPolicy.ALLOCATION_POLICY_THOMPSON
+        given.period_ms, given.floor = ANSWERS * STEP_MS // PERIODS, FLOOR
+    return given
 
 
-def _answers(
-    given: ExperimentDefinition, random: np.random.Generator, lift: float
-) -> Iterator[list[tuple[int, Outcome]]]:
-    """What came of each answer, with its partition: clicks first, in an outcome of their own."""
-    rates = random.beta(RATE / SPREAD, (1 - RATE) / SPREAD, USERS)
-    users = random.integers(USERS, size=ANSWERS)
-    coins = random.random((ANSWERS, SHOWN))
-    for number, user in enumerate(users.tolist()):
-        shown = answer(given, f"shopper-{user}", f"r{number}", BEGIN_MS + number)
-        rate = rates[user] * (1 + lift if shown.arm == "b" else 1)
-        clicks = int((coins[number] < rate).sum())
+class Shop:
+    """Shoppers who come back, each with a rate of their own."""
+
+    def __init__(self, random: np.random.Generator, lift: float) -> None:
+        self._rates = random.beta(RATE / SPREAD, (1 - RATE) / SPREAD, USERS)
+        self._users = random.integers(USERS, size=ANSWERS)
+        self._coins = random.random((ANSWERS, SHOWN))
+        self._lift = lift
+
+    def answer(
+        self, given: ExperimentDefinition, number: int, periods: Sequence[Period]
+    ) -> Iterator[tuple[int, Outcome]]:
+        """What came of an answer, with its partition: clicks first, in an outcome of their own."""
+        user = int(self._users[number])
+        shown = answer(given, f"shopper-{user}", f"r{number}", BEGIN_MS + number * STEP_MS, periods)
+        rate = self._rates[user] * (1 + self._lift if shown.arm == "b" else 1)
+        clicks = int((self._coins[number] < rate).sum())
         rest = SHOWN - clicks
-        came = []
         if clicks:
-            came.append(outcome(shown, [_CLICKED] * clicks, final=not rest))
+            yield user % PARTITIONS, outcome(shown, [_CLICKED] * clicks, final=not rest)
         if rest:
-            came.append(outcome(shown, [_NOT] * rest, first=not clicks, rank=clicks))
-        yield [(user % PARTITIONS, one) for one in came]
+            yield user % PARTITIONS, outcome(shown, [_NOT] * rest, first=not clicks, rank=clicks)
 
 
 def _restarted(tracker: Tracker) -> Tracker:

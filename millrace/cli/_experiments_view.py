@@ -72,11 +72,14 @@ def print_one(experiment: Experiment, truths: Mapping[str, Truth]) -> None:
     click.echo(f"{definition.experiment_id}: {state(experiment)}{since}, {definition.traffic:.0%} of all users")
     if definition.description:
         click.echo(definition.description)
+    for sentence in allocated(experiment):
+        click.echo(sentence)
     by_name = {figures.name: figures for figures in experiment.figures}
     rows = []
     for arm in definition.arms:
         figures = by_name.get(arm.name)
-        row: list[object] = [f"{arm.name}{' (control)' if arm.control else ''}", what(arm), f"{arm.share:.0%}"]
+        share = figures.weight if figures is not None else arm.share
+        row: list[object] = [f"{arm.name}{' (control)' if arm.control else ''}", what(arm), f"{share:.0%}"]
         if figures is not None:
             rate = figures.clicks / figures.slots if figures.slots else 0.0
             row += [f"{figures.users:,}", f"{figures.slots:,}", f"{rate:.2%}", f"{figures.conversions:,}"]
@@ -93,6 +96,21 @@ def print_one(experiment: Experiment, truths: Mapping[str, Truth]) -> None:
     if experiment.stopped_at_ms:
         how = decision(experiment) if experiment.decision.kind in ENDING else "by command"
         click.echo(f"ended {when(experiment.stopped_at_ms)}: {how}")
+
+
+def allocated(experiment: Experiment) -> Iterator[str]:
+    """How shares move, if they do."""
+    from millrace.experiments.definition import is_thompson
+    from millrace.settings import MINUTE_MS
+    from millrace.v1.experiment_pb2 import Reward
+
+    definition = experiment.definition
+    if is_thompson(definition):
+        by = "money for an answer" if definition.reward == Reward.REWARD_VALUE else "clicks of a slot"
+        now = f"; period {len(experiment.periods)}" if experiment.periods else ""
+        since = f" since {when(experiment.periods[-1].from_ms)}" if experiment.periods else ""
+        periods = f"periods of {definition.period_ms / MINUTE_MS:g} min"
+        yield f"Thompson sampling by {by}, {periods}, {definition.floor:.0%} for an arm at least{now}{since}"
 
 
 def true_effects(experiment: Experiment, truths: Mapping[str, Truth]) -> Mapping[str, float]:

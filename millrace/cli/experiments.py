@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 READ_TIMEOUT_S = 5.0
 # Counting anew from the log does some 20,000 outcomes a second.
 RECOUNT_TIMEOUT_S = 600.0
-HOUR_MS = 3_600_000
+HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 
 _name = click.argument("experiment")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -58,6 +58,17 @@ def command() -> None:
     help=f"An arm, the control first. WHAT: {WHAT}.",
 )
 @click.option("--share", "shares", multiple=True, metavar="NAME=SHARE", help="Of an arm [default: all equal].")
+@click.option(
+    "--thompson",
+    type=click.Choice(["clicks", "value"]),
+    help="Shares follow what arms bring: clicks of a slot, or money for an answer [default: shares stay].",
+)
+@click.option(
+    "--period-minutes", type=float, help="Shares stay so long, and a user's arm does [default: 60; with --thompson]."
+)
+@click.option(
+    "--floor", type=float, help="Least share of an arm [default: .1, or half of an equal one; with --thompson]."
+)
 @click.option("--traffic", default=0.2, show_default=True, help="Share of all users that takes part.")
 @click.option("--layer", default="", help="Experiments of one layer share no user [default: default].")
 @click.option("--description", default="", help="For people.")
@@ -92,6 +103,9 @@ def create(
     experiment: str,
     arms: tuple[str, ...],
     shares: tuple[str, ...],
+    thompson: str | None,
+    period_minutes: float | None,
+    floor: float | None,
     traffic: float,
     layer: str,
     description: str,
@@ -116,18 +130,27 @@ def create(
     """Define EXPERIMENT, or change it as long as it has not started.
 
     millrace experiments create frozen --arm live=champion --arm frozen=checkpoint:latest --start
+
+    millrace experiments create many --arm a=champion --arm b=version:2 --arm c=popular --thompson clicks --start
     """
     from millrace.cli._experiment_arms import read_arms
     from millrace.experiments.definition import check_definition, completed
     from millrace.registry.asking import new_command
-    from millrace.v1.experiment_pb2 import ExperimentDefinition, Guardrails
+    from millrace.v1.experiment_pb2 import AllocationPolicy, ExperimentDefinition, Guardrails, Reward
 
+    if thompson is not None:
+        period_minutes = 60.0 if period_minutes is None else period_minutes
+        floor = min(0.1, 0.5 / len(arms)) if floor is None else floor
     definition = ExperimentDefinition(
         experiment_id=experiment,
         description=description,
         layer=layer,
         model_name=model or settings().recommender.model_name,
         traffic=traffic,
+        policy=AllocationPolicy.Value(f"ALLOCATION_POLICY_{'THOMPSON' if thompson else 'FIXED'}"),
+        reward=Reward.Value(f"REWARD_{(thompson or 'unspecified').upper()}"),
+        period_ms=round((period_minutes or 0.0) * MINUTE_MS),
+        floor=floor or 0.0,
         arms=read_arms(arms, shares),
         alpha=alpha,
         minimum_users=minimum_users,
@@ -212,22 +235,25 @@ def show(experiment: str, as_json: bool) -> None:
 @click.option("--log", "from_log", is_flag=True, help="Count anew from topic outcomes, too.")
 @_json
 def audit(experiment: str, from_log: bool, as_json: bool) -> None:
-    """Recompute the decision of EXPERIMENT from its record, and the record from the log.
+    """Recompute the decision of EXPERIMENT (and the shares of Thompson sampling) from its record; that from the log.
 
     Exit status 1 if a digit differs.
     """
     from millrace.experiments.asking import recount
+    from millrace.experiments.periods import period_differences
     from millrace.experiments.record import differences, verdict
 
     record = _one(experiment)
     if not record.started_at_ms:
         raise click.ClickException(f"{experiment} has not started: there is nothing to recompute")
-    found = differences(record.decision, verdict(record, record.decision.at_ms))
+    found = differences(record.decision, verdict(record, record.decision.at_ms)) + period_differences(record)
     if from_log:
         values = settings()
         counted = recount(values.kafka, values.stream, record, RECOUNT_TIMEOUT_S)
         for stands, anew in zip(record.figures, counted.figures, strict=True):
             found += _different(stands.name, _flat(stands), _flat(anew))
+        for number, (period, counted_period) in enumerate(zip(record.periods, counted.periods, strict=True)):
+            found += _different(f"period {number}", _flat(period), _flat(counted_period))
     sources = f"its figures{' and topic outcomes' if from_log else ''}"
     if as_json:
         answer = {"experiment": experiment, "same": not found, "sources": sources, "differences": found}
@@ -329,10 +355,10 @@ def _flat(figures: object) -> dict[str, object]:
     return {**content.pop("statistics", {}), **content}
 
 
-def _different(arm: str, stands: dict[str, object], anew: dict[str, object]) -> list[str]:
+def _different(of: str, stands: dict[str, object], anew: dict[str, object]) -> list[str]:
     names = sorted(stands.keys() | anew.keys())
     return [
-        f"{arm}.{name}: {stands.get(name)} stands, {anew.get(name)} is in the log"
+        f"{of}.{name}: {stands.get(name)} stands, {anew.get(name)} is in the log"
         for name in names
         if stands.get(name) != anew.get(name)
     ]

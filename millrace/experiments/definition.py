@@ -7,15 +7,17 @@ from collections.abc import Iterator, Mapping
 from millrace.errors import InvalidField
 from millrace.events.rules import check_id
 from millrace.experiments.arms import read_arm
-from millrace.experiments.assignment import check_shares
+from millrace.experiments.assignment import TOLERANCE, check_shares
 from millrace.experiments.coverage import margin
 from millrace.experiments.plan import Plan, slots_to_find
 from millrace.settings import DAY_MS
-from millrace.v1.experiment_pb2 import AllocationPolicy, Arm, ExperimentDefinition
+from millrace.v1.experiment_pb2 import AllocationPolicy, Arm, ExperimentDefinition, Reward
 
 ARMS_MAX = 16
 DESCRIPTION_MAX_BYTES = 1_024
 TIME_MAX_MS = 366 * DAY_MS
+PERIOD_MIN_MS = 1_000
+"""Of THOMPSON. Shares are known everywhere within a second."""
 
 CLICKS, FALLBACKS, SLOW, COVERAGE, FLOOR = "clicks", "fallbacks", "slow", "coverage", "floor"
 """What is looked at: clicks by slot; answers that failed or fell back, and slow ones, by answer; what slots show; and
@@ -47,6 +49,8 @@ def completed(given: ExperimentDefinition) -> ExperimentDefinition:
     definition.salt = definition.salt or definition.experiment_id
     definition.layer = definition.layer or "default"
     definition.policy = definition.policy or AllocationPolicy.ALLOCATION_POLICY_FIXED
+    if is_thompson(definition):
+        definition.reward = definition.reward or Reward.REWARD_CLICKS
     return definition
 
 
@@ -59,14 +63,8 @@ def check_definition(definition: ExperimentDefinition) -> None:
         check_id(name, getattr(definition, name))
     if len(definition.description.encode()) > DESCRIPTION_MAX_BYTES:
         raise InvalidField("description", "too long", f"at most {DESCRIPTION_MAX_BYTES} bytes")
-    if definition.policy != AllocationPolicy.ALLOCATION_POLICY_FIXED:
-        policy = definition.policy
-        known = policy in AllocationPolicy.values()
-        shown = AllocationPolicy.Name(policy) if known else f"unknown value {policy}"
-        raise InvalidField("policy", shown, "ALLOCATION_POLICY_FIXED: the recommender serves no moving weights yet")
-    if definition.floor or definition.period_ms:
-        raise InvalidField("floor", "given", "with the policy THOMPSON only")
     _check_arms(definition)
+    _check_policy(definition)
     for name, most in (("traffic", 1.0), ("alpha", 0.5)):
         if not 0 < getattr(definition, name) <= most:
             raise InvalidField(name, f"{getattr(definition, name):g}", f"above 0, at most {most:g}")
@@ -88,6 +86,29 @@ def check_definition(definition: ExperimentDefinition) -> None:
         allowed = f"0, or below expected_rate, which is {definition.expected_rate:g}"
         raise InvalidField("guardrails.click_floor", f"{rails.click_floor:g}", allowed)
     best_at(definition)
+
+
+def _check_policy(definition: ExperimentDefinition) -> None:
+    """Whether shares move, and how; arms are checked."""
+    if definition.policy not in (AllocationPolicy.ALLOCATION_POLICY_FIXED, AllocationPolicy.ALLOCATION_POLICY_THOMPSON):
+        raise InvalidField("policy", f"unknown value {definition.policy}", "FIXED or THOMPSON")
+    if not is_thompson(definition):
+        for name in ("floor", "period_ms", "reward"):
+            if getattr(definition, name):
+                raise InvalidField(name, "given", "with the policy THOMPSON only")
+        return
+    if definition.reward not in (Reward.REWARD_CLICKS, Reward.REWARD_VALUE):
+        raise InvalidField("reward", f"unknown value {definition.reward}", "CLICKS or VALUE")
+    if not PERIOD_MIN_MS <= definition.period_ms <= TIME_MAX_MS:
+        allowed = f"{PERIOD_MIN_MS} to {TIME_MAX_MS} (a year)"
+        raise InvalidField("period_ms", str(definition.period_ms), allowed)
+    most = 1 / len(definition.arms)
+    if not 0 < definition.floor <= most:
+        allowed = f"above 0, at most {most:g}, one over the number of arms"
+        raise InvalidField("floor", f"{definition.floor:g}", allowed)
+    for name, share in shares(definition).items():
+        if share < definition.floor - TOLERANCE:
+            raise InvalidField(f"arms[{name}].share", f"{share:g}", f"the floor or more, which is {definition.floor:g}")
 
 
 def _check_arms(definition: ExperimentDefinition) -> None:
@@ -117,8 +138,13 @@ def _is_a_a(definition: ExperimentDefinition) -> bool:
     return all(arm.model_version == first.model_version and arm.settings == first.settings for arm in definition.arms)
 
 
+def is_thompson(definition: ExperimentDefinition) -> bool:
+    """Whether shares move between periods."""
+    return definition.policy == AllocationPolicy.ALLOCATION_POLICY_THOMPSON
+
+
 def shares(definition: ExperimentDefinition) -> dict[str, float]:
-    """Share of each arm, in the order of the definition."""
+    """Share of each arm, in the order of the definition; under THOMPSON, in the first period."""
     return {arm.name: arm.share for arm in definition.arms}
 
 
@@ -133,7 +159,7 @@ def challengers(definition: ExperimentDefinition) -> Iterator[Arm]:
 
 
 def pair(definition: ExperimentDefinition, arm: Arm) -> tuple[float, float]:
-    """Probabilities of the arm, and of the control, given that it is one of the two."""
+    """Probabilities of the arm, and of the control, given that it is one of the two; see ``shares``."""
     both = arm.share + control(definition).share
     return arm.share / both, control(definition).share / both
 

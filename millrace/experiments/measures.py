@@ -16,11 +16,11 @@ from millrace.experiments.definition import (
     challengers,
     control,
     outcomes,
-    pair,
 )
 from millrace.experiments.floor import Floor
+from millrace.experiments.periods import VALUE_SQUARE, Allocation
 from millrace.experiments.record import shown_sums, statistics_of, sums_of
-from millrace.v1.experiment_pb2 import ArmFigures, ExperimentDefinition
+from millrace.v1.experiment_pb2 import ArmFigures, ExperimentDefinition, Reward
 from millrace.v1.tracker_pb2 import TrackedItem, TrackedSums
 
 
@@ -36,6 +36,8 @@ class Answered:
         Whether it failed or fell back, and whether it took longer than is borne.
     item_ids
         Of all slots; empty where coverage is not looked at.
+    period
+        In whose shares the arm was drawn.
     """
 
     slots: int
@@ -43,6 +45,7 @@ class Answered:
     bad: bool
     slow: bool
     item_ids: Sequence[str] = ()
+    period: int = 0
 
 
 class Measures:
@@ -54,19 +57,23 @@ class Measures:
         By arm (not the control) and outcome; a ``Floor`` for the outcome of that name.
     shown
         By arm, where coverage is looked at.
+    squares
+        By arm, the sum of squared money of purchases, where Thompson sampling goes by money.
     """
 
-    def __init__(self, definition: ExperimentDefinition) -> None:
+    def __init__(self, definition: ExperimentDefinition, allocation: Allocation) -> None:
         self._outcomes = outcomes(definition)
         self._control = control(definition).name
-        self._pairs = {arm.name: pair(definition, arm) for arm in challengers(definition)}
+        self._challengers = [arm.name for arm in challengers(definition)]
+        self._allocation = allocation
         self.known: dict[tuple[str, str], Comparison | Floor] = {
             (name, each): Floor(definition.guardrails.click_floor) if each == FLOOR else Comparison()
-            for name in self._pairs
+            for name in self._challengers
             for each in self._outcomes
         }
         arms = [arm.name for arm in definition.arms]
         self.shown = {name: Shown() for name in arms} if COVERAGE in self._outcomes else {}
+        self.squares = dict.fromkeys(arms, 0.0) if definition.reward == Reward.REWARD_VALUE else {}
         self._changed_items: set[str] = set()
 
     @property
@@ -77,18 +84,24 @@ class Measures:
     def take(self, user_id: str, arm: str, answered: Answered) -> None:
         """Take an answer of the arm."""
         is_control = arm == self._control
-        for name in self._pairs if is_control else (arm,):
+        for name in self._challengers if is_control else (arm,):
+            pair = self._allocation.pair(name, answered.period)
             for each in self._outcomes:
                 known = self.known[name, each]
                 if isinstance(known, Comparison):
                     came, of = self._came(name, each, answered)
                     if of:
-                        known.add(user_id, is_control, self._pairs[name], came, slots=of)
+                        known.add(user_id, is_control, pair, came, answered.period, of)
                 elif answered.slots and not is_control:
                     known.add(user_id, answered.clicks, answered.slots)
         if self.shown:
             self.shown[arm].take(answered.item_ids)
             self._changed_items.update(answered.item_ids)
+
+    def bought(self, arm: str, value: float) -> None:
+        """Take a purchase that counts for the arm."""
+        if self.squares:
+            self.squares[arm] += value**2
 
     def forget(self, user_id: str) -> None:
         """Erase a user; what the user contributed to the sums names nobody and stays."""
@@ -98,16 +111,25 @@ class Measures:
     def statistics(self, arm: str) -> dict[str, float]:
         """All sums of the arm, by name; those of several partitions add up."""
         found: dict[str, float] = {}
-        for each in self._outcomes if arm in self._pairs else ():
+        for each in self._outcomes if arm != self._control else ():
             found |= statistics_of(each, self.known[arm, each].sums)
         if arm in self.shown:
             found |= shown_sums(self.shown[arm])
+        if self.squares:
+            found[VALUE_SQUARE] = self.squares[arm]
         return found
 
     def of_user(self, user_id: str) -> list[TrackedSums]:
         """What the user contributes."""
         return [
-            TrackedSums(arm=arm, outcome=name, slots=one.slots, difference=one.difference, surprise=one.outcome)
+            TrackedSums(
+                arm=arm,
+                outcome=name,
+                slots=one.slots,
+                difference=one.difference,
+                surprise=one.outcome,
+                period=one.period,
+            )
             for (arm, name), known in self.known.items()
             if (one := known.users.get(user_id)) is not None
         ]
@@ -126,17 +148,19 @@ class Measures:
 
     def restore_figures(self, figures: ArmFigures) -> None:
         """Take back an arm's sums."""
-        for each in self._outcomes if figures.name in self._pairs else ():
+        for each in self._outcomes if figures.name != self._control else ():
             self.known[figures.name, each].sums = sums_of(figures, each)
+        statistics: Mapping[str, float] = figures.statistics
+        if self.squares:
+            self.squares[figures.name] = statistics.get(VALUE_SQUARE, 0.0)
         if figures.name in self.shown:
             shown = self.shown[figures.name]
-            statistics: Mapping[str, float] = figures.statistics
             shown.slots, shown.pairs = (int(statistics.get(f"shown.{name}", 0.0)) for name in ("slots", "pairs"))
 
     def restore_user(self, user_id: str, sums: Iterable[TrackedSums]) -> None:
         """Take back what the user contributes."""
         for one in sums:
-            seen = UserSums(0, one.slots, one.difference, one.surprise)
+            seen = UserSums(one.period, one.slots, one.difference, one.surprise)
             self.known[one.arm, one.outcome].users[user_id] = seen
 
     def restore_item(self, item: TrackedItem) -> None:

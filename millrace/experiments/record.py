@@ -62,7 +62,10 @@ def boundary(experiment: Experiment) -> Boundary:
 
 
 def split_evidence(experiment: Experiment) -> float:
-    """Evidence against the split as the figures stand: the logarithm of an e-value."""
+    """Evidence against the split as the figures stand: the logarithm of an e-value, of all periods together."""
+    if experiment.periods:
+        came = [list(period.users) for period in experiment.periods]
+        return float(log_evidence(came, [list(period.shares) for period in experiment.periods]).sum())
     users = {figures.name: figures.users for figures in experiment.figures}
     intended = shares(experiment.definition)
     return float(log_evidence([users.get(name, 0) for name in intended], list(intended.values())))

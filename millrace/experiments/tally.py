@@ -17,15 +17,18 @@ from dataclasses import dataclass, field
 
 from millrace.errors import InvalidField
 from millrace.events.rules import FUTURE_MAX_MS
-from millrace.experiments.definition import COVERAGE, outcomes
+from millrace.experiments.assignment import TOLERANCE, assign
+from millrace.experiments.definition import COVERAGE, is_thompson, outcomes
 from millrace.experiments.measures import Answered, Measures
+from millrace.experiments.participants import Participant
+from millrace.experiments.periods import Allocation
 from millrace.v1.experiment_pb2 import ArmFigures, ExperimentDefinition
 from millrace.v1.impression_pb2 import AnswerStatus, Fallback, Impression
 from millrace.v1.outcome_pb2 import Label, Outcome
 from millrace.v1.tracker_pb2 import (
-    ExposedTime,
     TrackedAnswer,
     TrackedFigures,
+    TrackedPeriod,
     TrackedUser,
     TrackerState,
     WaitingPurchase,
@@ -34,9 +37,6 @@ from millrace.v1.tracker_pb2 import (
 # Upper ends of the places of serve_counts, microseconds: 100 * 2^(i / 2), to 1.6 s; the last place is open.
 SERVE_BOUNDS = tuple(100 * 2 ** (place / 2) for place in range(29))
 
-# Of one user: purchases that wait, ids that are remembered, stretches of time. Far more than people make.
-_KEPT_OF_A_USER = 32
-
 _SEEN = (Label.LABEL_POSITIVE, Label.LABEL_NEGATIVE)
 _FALLBACKS = (
     Fallback.FALLBACK_NO_MODEL,
@@ -44,31 +44,6 @@ _FALLBACKS = (
     Fallback.FALLBACK_ARM_UNAVAILABLE,
 )
 _BAD = (AnswerStatus.ANSWER_STATUS_DEGRADED, AnswerStatus.ANSWER_STATUS_FAILED)
-
-
-@dataclass(slots=True)
-class Participant:
-    """What is known of a user beside the sums.
-
-    Attributes
-    ----------
-    arm
-        Empty before the first answer is known.
-    counted
-        Whether an answer of the user is in the figures.
-    exposed
-        When purchases count: (first, last), Unix ms, in order and apart.
-    purchases
-        Those that wait for an answer that they may follow from.
-    counted_ids
-        Of the last purchases that counted.
-    """
-
-    arm: str = ""
-    counted: bool = False
-    exposed: list[tuple[int, int]] = field(default_factory=list)
-    purchases: list[WaitingPurchase] = field(default_factory=list)
-    counted_ids: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -101,19 +76,22 @@ class Tally:
         Event time of the newest outcome, Unix milliseconds; 0 before.
     """
 
-    def __init__(self, definition: ExperimentDefinition, partition: int) -> None:
+    def __init__(self, definition: ExperimentDefinition, partition: int, allocation: Allocation) -> None:
         self._id = definition.experiment_id
         self._partition = partition
         self._window_ms = definition.conversion_window_ms
         self._slow_micros = definition.guardrails.slow_micros
-        self._shares = {arm.name: arm.share for arm in definition.arms}
+        self._allocation = allocation
+        self._salt, self._moves = definition.salt, is_thompson(definition)
         self._covers = COVERAGE in outcomes(definition)
         self.figures = {
             arm.name: ArmFigures(name=arm.name, weight=arm.share, serve_counts=[0] * (len(SERVE_BOUNDS) + 1))
             for arm in definition.arms
         }
-        self.measures = Measures(definition)
+        self.measures = Measures(definition, allocation)
         self.newest_ms = 0
+        # By number and arm, under THOMPSON.
+        self._came: dict[int, dict[str, int]] = {}
         self._users: dict[str, Participant] = {}
         # By request_id, the oldest first.
         self._answers: dict[str, HalfKnown] = {}
@@ -157,8 +135,9 @@ class Tally:
             if self._covers:
                 answer.item_ids.append(decided.slot.item_id)
         user = self._users.setdefault(outcome.user_id, Participant())
-        user.arm = impression.arm
-        self._expose(user, impression.served_at_ms)
+        user.arm, served_at_ms = impression.arm, impression.served_at_ms
+        user.expose(user.arm, impression.period, served_at_ms, served_at_ms + self._window_ms)
+        self._attribute(user)
         if before is not None or not outcome.final:
             self._changed_answers.add(outcome.request_id)
         if outcome.final:
@@ -172,10 +151,8 @@ class Tally:
     def purchase(self, user_id: str, event_id: str, at_ms: int, value: float, append_time_ms: int) -> None:
         """Take a purchase: it counts if it follows an answer in time, now or when such an answer comes to be known."""
         user = self._users.setdefault(user_id, Participant())
-        if event_id in user.counted_ids or any(event_id == one.event_id for one in user.purchases):
+        if not user.buy(WaitingPurchase(event_id=event_id, at_ms=at_ms, value=value, since_ms=append_time_ms)):
             return
-        user.purchases.append(WaitingPurchase(event_id=event_id, at_ms=at_ms, value=value, since_ms=append_time_ms))
-        del user.purchases[:-_KEPT_OF_A_USER]
         self._attribute(user)
         if user.purchases:
             self._waiting.append((append_time_ms, user_id))
@@ -241,9 +218,15 @@ class Tally:
             self.measures.restore_item(state.item)
         elif part == "figures":
             self.newest_ms = state.figures.newest_ms
+            self._came = {one.number: dict(zip(self.figures, one.users, strict=True)) for one in state.figures.periods}
             for figures in state.figures.figures:
                 self.figures[figures.name].CopyFrom(figures)
                 self.measures.restore_figures(figures)
+
+    def came_in(self, period: int) -> list[int]:
+        """Users who came in the period, by arm."""
+        came = self._came.get(period, {})
+        return [came.get(arm, 0) for arm in self.figures]
 
     def restored(self) -> None:
         """All parts are back."""
@@ -251,16 +234,22 @@ class Tally:
         self._waiting = deque(sorted(waiting))
 
     def _check(self, outcome: Outcome, append_time_ms: int) -> None:
-        impression = outcome.impression
-        arm = impression.arm
-        share = self._shares.get(arm)
+        impression, user_id = outcome.impression, outcome.user_id
+        arm, period = impression.arm, impression.period
+        shares = self._allocation.shares(period)
+        share = shares.get(arm)
         if share is None:
-            raise InvalidField("impression.arm", repr(arm), ", ".join(self._shares))
-        if abs(impression.propensity - share) > 1e-9:
+            raise InvalidField("impression.arm", repr(arm), ", ".join(shares))
+        if abs(impression.propensity - share) > TOLERANCE:
             raise InvalidField("impression.propensity", f"{impression.propensity:g}", f"{share:g}, the share of {arm}")
-        known = self._users.get(outcome.user_id)
-        if known is not None and known.arm and known.arm != arm:
-            raise InvalidField("impression.arm", f"{arm!r}, after {known.arm!r}", "one arm for a user")
+        if self._moves:
+            drawn = assign(self._salt, user_id, shares, period).arm
+            if arm != drawn:
+                raise InvalidField("impression.arm", repr(arm), f"{drawn!r}, the user's arm in period {period}")
+        else:
+            known = self._users.get(user_id)
+            if known is not None and known.arm and known.arm != arm:
+                raise InvalidField("impression.arm", f"{arm!r}, after {known.arm!r}", "one arm for a user")
         if outcome.decided_at_ms > append_time_ms + FUTURE_MAX_MS:
             ahead_s = (outcome.decided_at_ms - append_time_ms) / 1_000
             allowed = f"at most {FUTURE_MAX_MS // 1_000} s ahead"
@@ -270,45 +259,28 @@ class Tally:
                 raise InvalidField(f"slots[{place}].label", str(decided.label), "POSITIVE, NEGATIVE or UNSEEN")
 
     def _count(self, user_id: str, user: Participant, impression: Impression, answer: HalfKnown) -> None:
-        figures = self.figures[user.arm]
+        arm, period = impression.arm, impression.period
+        figures = self.figures[arm]
         bad = impression.fallback in _FALLBACKS or impression.status in _BAD
-        if not user.counted:
-            user.counted = True
-            figures.users += 1
+        figures.users += user.counts_in(arm)
+        if self._moves and user.comes_in(period):
+            came = self._came.setdefault(period, {})
+            came[arm] = came.get(arm, 0) + 1
         figures.impressions += 1
         figures.slots += answer.slots
         figures.clicks += answer.clicks
         figures.failures += bad
         figures.serve_counts[bisect_right(SERVE_BOUNDS, impression.serve_micros)] += 1
         slow = impression.serve_micros > self._slow_micros
-        self.measures.take(user_id, user.arm, Answered(answer.slots, answer.clicks, bad, slow, answer.item_ids))
-
-    def _expose(self, user: Participant, served_at_ms: int) -> None:
-        """Purchases count from here on, for the window; stretches that touch become one."""
-        first, last = served_at_ms, served_at_ms + self._window_ms
-        apart = []
-        for begins, ends in user.exposed:
-            if ends < first or begins > last:
-                apart.append((begins, ends))
-            else:
-                first, last = min(first, begins), max(last, ends)
-        user.exposed = sorted([*apart, (first, last)])[-_KEPT_OF_A_USER:]
-        self._attribute(user)
+        answered = Answered(answer.slots, answer.clicks, bad, slow, answer.item_ids, period)
+        self.measures.take(user_id, arm, answered)
 
     def _attribute(self, user: Participant) -> None:
-        if not (user.arm and user.purchases):
-            return
-        left = []
-        for one in user.purchases:
-            if any(first <= one.at_ms <= last for first, last in user.exposed):
-                figures = self.figures[user.arm]
-                figures.conversions += 1
-                figures.conversion_value += one.value
-                user.counted_ids.append(one.event_id)
-            else:
-                left.append(one)
-        user.purchases = left
-        del user.counted_ids[:-_KEPT_OF_A_USER]
+        for arm, value in user.attribute() if user.purchases else ():
+            figures = self.figures[arm]
+            figures.conversions += 1
+            figures.conversion_value += value
+            self.measures.bought(arm, value)
 
     def _answer_key(self, request_id: str) -> str:
         return f"a\0{self._id}\0{request_id}"
@@ -338,28 +310,17 @@ class Tally:
         user = self._users.get(user_id)
         if user is None:
             return None
-        return TrackerState(
-            user=TrackedUser(
-                experiment_id=self._id,
-                user_id=user_id,
-                partition=self._partition,
-                arm=user.arm,
-                sums=self.measures.of_user(user_id),
-                exposed=[ExposedTime(from_ms=first, to_ms=last) for first, last in user.exposed],
-                waiting=user.purchases,
-                counted_event_ids=user.counted_ids,
-                counted=user.counted,
-            )
+        part = TrackedUser(
+            experiment_id=self._id,
+            user_id=user_id,
+            partition=self._partition,
+            sums=self.measures.of_user(user_id),
         )
+        user.put(part)
+        return TrackerState(user=part)
 
     def _restore_user(self, user: TrackedUser) -> None:
-        self._users[user.user_id] = Participant(
-            arm=user.arm,
-            counted=user.counted,
-            exposed=[(one.from_ms, one.to_ms) for one in user.exposed],
-            purchases=list(user.waiting),
-            counted_ids=list(user.counted_event_ids),
-        )
+        self._users[user.user_id] = Participant.of(user)
         self.measures.restore_user(user.user_id, user.sums)
 
     def _figures_part(self) -> TrackedFigures:
@@ -371,4 +332,5 @@ class Tally:
             partition=self._partition,
             figures=self.figures.values(),
             newest_ms=self.newest_ms,
+            periods=[TrackedPeriod(number=period, users=self.came_in(period)) for period in sorted(self._came)],
         )

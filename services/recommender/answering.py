@@ -179,6 +179,7 @@ class Answering:
             experiment_id=assigned.experiment_id if assigned else "",
             arm=assigned.arm if assigned else "",
             propensity=assigned.propensity if assigned else 1.0,
+            period=assigned.period if assigned else 0,
             viewport=request.viewport or self._settings.viewport,
         )
 

@@ -13,6 +13,7 @@ from millrace.experiments.asking import read_experiments
 from millrace.experiments.record import put_sums, sums_of
 from millrace.settings import KafkaSettings, StreamSettings
 from millrace.topics import EXPERIMENTS, MODEL_EVENTS, OUTCOMES
+from millrace.v1.experiment_pb2 import Experiment
 from tests.conftest import Child, StartProcess
 from tests.experiment_support import model_events, traffic
 from tests.stream_support import read_all
@@ -117,6 +118,38 @@ def test_guardrails_from_the_command_line_to_the_decision(kafka: KafkaSettings, 
     listed = shell.json("list")["experiments"][0]
     assert listed["decision"]["kind"] == "DECISION_KIND_STOP_FOR_HARM"
     assert "coverage of the catalogue is worse by at least" in listed["decision"]["reason"]
+
+
+def test_thompson_sampling_from_the_command_line(kafka: KafkaSettings, shell: Shell, tracker: Child) -> None:
+    arms = ("--arm", "a=champion", "--arm", "b=popular", "--arm", "c=version:2")
+    assert "floor: 0.5; allowed: above 0, at most 0.333333, one over the number of arms" in shell(
+        "create", "many", *arms, "--thompson", "clicks", "--floor", "0.5", status=1
+    )
+    assert "floor: given; allowed: with the policy THOMPSON only" in shell(
+        "create", "many", *arms, "--floor", "0.1", status=1
+    )
+    options = ("--layer", "many", "--traffic", "1", "--thompson", "clicks", "--period-minutes", "0.02", "--start")
+    shell("create", "many", *arms, *options)
+
+    def record() -> Experiment:
+        return read_experiments(kafka, StreamSettings(), 10)["many"]
+
+    definition, periods = record().definition, list(record().periods)
+    made = list(traffic(definition, 300, {"a": 0.05, "b": 0.3, "c": 0.05}, seed=9, periods=periods))
+    publish(kafka, OUTCOMES, ((one.user_id, one) for one in made))
+    tracker.until(lambda: len(record().periods) > 1 and record().figures[1].slots, interval_s=0.2)
+    more = list(traffic(definition, 300, {"a": 0.05, "b": 0.3, "c": 0.05}, seed=10, periods=list(record().periods)))
+    publish(kafka, OUTCOMES, ((one.user_id, one) for one in more))
+    tracker.until(lambda: sum(one.impressions for one in record().figures) == 600, interval_s=0.2)
+    shell("stop", "many")
+    shown = shell("show", "many")
+    assert "Thompson sampling by clicks of a slot, periods of 0.02 min, 10% for an arm at least; period " in shown
+    assert shell.json("audit", "many", "--log")["same"] is True
+    spoiled = record()
+    spoiled.periods[1].shares[0] += 1e-9
+    publish(kafka, EXPERIMENTS, [("many", spoiled)])
+    (found,) = shell.json("audit", "many", status=1)["differences"]
+    assert found.startswith("period 1: shares [")
 
 
 def users(kafka: KafkaSettings) -> int:

@@ -21,7 +21,7 @@ from millrace.registry.checkpoints import CheckpointCache
 from millrace.registry.ledger import fold
 from millrace.settings import KafkaSettings
 from millrace.topics import EXPERIMENTS, IMPRESSIONS, MODEL_EVENTS
-from millrace.v1.experiment_pb2 import Experiment, ExperimentDefinition
+from millrace.v1.experiment_pb2 import AllocationPolicy, Experiment, ExperimentDefinition, Period
 from millrace.v1.impression_pb2 import Fallback, Impression
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from millrace.v1.recommendation_service_pb2 import RecommendResponse
@@ -148,6 +148,38 @@ def test_arms_come_and_go_within_a_second_and_are_logged_exactly(
             response = ids[one.request_id]
             assert (one.experiment_id, one.arm) == (response.experiment_id, response.arm)
             assert one.propensity == pytest.approx(1 / 3 if one.arm else 1.0, abs=1e-12)
+
+
+def test_shares_move_and_every_answer_says_of_which_period_it_is(
+    topics_applied: KafkaSettings, shop: dict[str, str], millrace_home: Path, tmp_path: Path
+) -> None:
+    records = Records(topics_applied)
+    given = definition("moving", versions=("", ""))
+    given.arms[1].settings["ranking"] = "popular"
+    given.policy, given.period_ms, given.floor = AllocationPolicy.ALLOCATION_POLICY_THOMPSON, 60_000, 0.1
+    asked: dict[str, tuple[int, RecommendResponse]] = {}
+    with running(millrace_home, tmp_path / "log", shop) as service:
+        record = records.started(given)
+        for number, share in enumerate((0.5, 0.1, 0.8)):
+            if number:
+                record.periods.append(Period(from_ms=now_ms(), shares=[1 - share, share]))
+                publish(topics_applied, EXPERIMENTS, [("moving", record)])
+            expected = {user: drawn(record, user, number) for user in USERS}
+            wait_for(lambda e=expected: {user: service.ask(user).arm for user in USERS} == e, f"period {number}")  # type: ignore[misc]
+            asked |= {one.request_id: (number, one) for one in ask_all(service).values()}
+        records.stopped("moving")
+        wait_for(lambda: asked.keys() <= {one.request_id for one in logged(topics_applied)}, "impressions")
+    for one in logged(topics_applied):
+        if one.request_id in asked:
+            number, response = asked[one.request_id]
+            share = dict(zip("ab", record.periods[number].shares, strict=True))[response.arm]
+            assert (one.period, one.arm, one.propensity) == (number, response.arm, share)
+    assert len({drawn(record, USERS[0], number) for number in range(30)}) == 2, "the number is in the hash"
+
+
+def drawn(record: Experiment, user: str, number: int) -> str:
+    shares = record.periods[min(number, len(record.periods) - 1)].shares
+    return assign("moving", user, dict(zip("ab", shares, strict=True)), number).arm
 
 
 def logged(kafka: KafkaSettings) -> list[Impression]:

@@ -91,6 +91,12 @@ def test_the_tracker_itself_tells_equal_arms_apart_no_more_often_than_promised()
     assert watch_tracker(10, 1, lift=0.8).ours >= 8
 
 
+def test_the_tracker_with_moving_shares_does_as_well() -> None:
+    decided = watch_tracker(20, 2, thompson=True)
+    assert decided.ours <= binom.ppf(0.999, 20, 0.05)
+    assert watch_tracker(6, 2, lift=0.8, thompson=True).ours >= 5
+
+
 def test_limits_are_clopper_and_pearsons() -> None:
     """0 of n: 1 - .05^(1/n), the rule of three; all of n: .05^(1/n) from below."""
     assert share_row("a", "r", 0, 100, 0.055).limit == pytest.approx(1 - 0.05**0.01)

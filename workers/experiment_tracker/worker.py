@@ -100,7 +100,7 @@ class ExperimentTracker:
         """Decide, and write what changed."""
         del output
         self._models.poll(now)
-        if self._dirty_since is None or now < self._decide_at:
+        if now < self._decide_at or (self._dirty_since is None and not self._tracker.is_due(_now_ms())):
             return
         self._decide_at = now + self._commit_interval_s
         self._decide()
@@ -166,7 +166,7 @@ class ExperimentTracker:
 
     def _decide(self) -> None:
         before = {name for name, one in self._tracker.experiments.items() if one.state == RUNNING}
-        self._tracker.decide(time.time_ns() // 1_000_000)
+        self._tracker.decide(_now_ms())
         for name in sorted(before):
             experiment = self._tracker.experiments[name]
             if experiment.state != RUNNING:
@@ -193,3 +193,7 @@ class ExperimentTracker:
         metrics.USERS.set(self._tracker.users)
         metrics.ANSWERS.set(self._tracker.answers)
         metrics.ITEMS.set(self._tracker.items)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
