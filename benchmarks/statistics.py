@@ -151,10 +151,20 @@ def ratio_rows(runs: int = NULL_RUNS) -> Iterator[Row]:
 def tracker_rows(runs: int = TRACKER_RUNS) -> Iterator[Row]:
     """How often the tracker itself decides between two equal arms, either way; and between a tenth and 60 % more."""
     runs = min(runs, TRACKER_RUNS)
-    for name, thompson in (("null.tracker", False), ("null.tracker.thompson", True)):
-        decided = watch_tracker(runs, seed_of(name), thompson=thompson)
-        yield share_row(name, f"the tracker, looking every {EVERY} answers", decided.ours, runs, FALSE_PROMOTION)
-        yield share_row(name, f"z test at .05, looked at every {EVERY} answers", decided.z, runs)
+    rule = f"the tracker, looking every {EVERY} answers"
+    name = "null.tracker"
+    decided = watch_tracker(runs, seed_of(name))
+    yield share_row(name, rule, decided.ours, runs, FALSE_PROMOTION)
+    yield share_row(name, f"z test at .05, looked at every {EVERY} answers", decided.z, runs)
+    name = "null.tracker.thompson"
+    moving = watch_tracker(runs, seed_of(name), thompson=True)
+    yield share_row(name, rule, moving.ours, runs, FALSE_PROMOTION)
+    name = "null.tracker.earlier"
+    # The same shoppers as above.
+    explained = watch_tracker(runs, seed_of("null.tracker"), earlier_activity=True)
+    yield share_row(name, f"{rule}, with earlier activity", explained.ours, runs, FALSE_PROMOTION)
+    ratio = float(np.median(np.array(explained.errors) / np.array(decided.errors)))
+    yield Row(name, "standard error, with / without", ratio, 1.0, ratio < 1, runs, seed_of("null.tracker"))
     name = "power.tracker"
     found = watch_tracker(runs // 4, seed_of(name), lift=0.6)
     rule = f"the tracker, within {ANSWERS * SHOWN:,} slots"

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from benchmarks.answers import answer, begun, outcome
+from millrace.experiments.definition import CLICKS
 from millrace.experiments.life import STOPPED
+from millrace.experiments.record import sums_of
 from millrace.experiments.tracker import Tracker, TrackerLimits
 from millrace.v1.experiment_pb2 import AllocationPolicy, Arm, Experiment, ExperimentDefinition, Period
 from millrace.v1.outcome_pb2 import Label, Outcome
@@ -25,6 +27,8 @@ MINIMUM_USERS = 100
 EVERY = 20
 """Answers between two looks: the tracker looks five times a second."""
 BEGIN_MS, STEP_MS = 1_700_000_000_000, 1_000
+EARLIER = 200
+"""Slots that each user saw before the experiment: 20 clicks on average, which tell the rate to a fifth."""
 PERIODS, FLOOR = 20, 0.1
 """Of Thompson sampling."""
 
@@ -42,24 +46,37 @@ class Decided:
         By the tracker.
     z
         By a z test of the arms' click-throughs at .05 at any of the looks.
+    errors
+        Of each run, the standard error of the difference for each slot at its end.
     """
 
     runs: int
     ours: int = 0
     z: int = 0
+    errors: list[float] = field(default_factory=list)
 
 
-def watch_tracker(runs: int, seed: int, lift: float = 0.0, thompson: bool = False) -> Decided:
+def watch_tracker(
+    runs: int, seed: int, lift: float = 0.0, thompson: bool = False, earlier_activity: bool = False
+) -> Decided:
     """Run an experiment of two arms many times; the second one's rates are higher by ``lift``, relative."""
     decided = Decided(runs)
     for number, generator in enumerate(np.random.default_rng(seed).spawn(runs)):
-        ours, z = _run(_definition(f"{seed}-{number}", thompson), generator, lift)
-        decided.ours += ours
+        given = _definition(f"{seed}-{number}", thompson, earlier_activity)
+        record, z = _run(given, generator, lift)
+        decided.ours += record.state == STOPPED
         decided.z += z
+        decided.errors.append(_error(record))
     return decided
 
 
-def _run(given: ExperimentDefinition, random: np.random.Generator, lift: float) -> tuple[bool, bool]:
+def _error(record: Experiment) -> float:
+    """Standard error of the difference for each slot."""
+    sums = sums_of(record.figures[1], CLICKS)
+    return math.sqrt(sums.variance) / sums.slots
+
+
+def _run(given: ExperimentDefinition, random: np.random.Generator, lift: float) -> tuple[Experiment, bool]:
     tracker, name, z = Tracker(_LIMITS), given.experiment_id, False
     tracker.restore({name: begun(given, BEGIN_MS)}, {}, {})
     restart = random.integers(ANSWERS)
@@ -75,11 +92,11 @@ def _run(given: ExperimentDefinition, random: np.random.Generator, lift: float) 
             record = tracker.experiments[name]
             z = z or _z(record) > 1.959964
             if record.state == STOPPED:
-                return True, z
-    return False, z
+                break
+    return record, z
 
 
-def _definition(name: str, thompson: bool) -> ExperimentDefinition:
+def _definition(name: str, thompson: bool, earlier_activity: bool) -> ExperimentDefinition:
     given = ExperimentDefinition(
         experiment_id=name,
         model_name="ranker",
@@ -88,6 +105,7 @@ def _definition(name: str, thompson: bool) -> ExperimentDefinition:
         minimum_users=MINIMUM_USERS,
         expected_rate=RATE,
         expected_lift=0.3,
+        earlier_activity=earlier_activity,
     )
     if thompson:
         given.policy = AllocationPolicy.ALLOCATION_POLICY_THOMPSON
@@ -103,6 +121,7 @@ class Shop:
         self._users = random.integers(USERS, size=ANSWERS)
         self._coins = random.random((ANSWERS, SHOWN))
         self._lift = lift
+        self._earlier = random.poisson(EARLIER * self._rates)
 
     def answer(
         self, given: ExperimentDefinition, number: int, periods: Sequence[Period]
@@ -110,6 +129,7 @@ class Shop:
         """What came of an answer, with its partition: clicks first, in an outcome of their own."""
         user = int(self._users[number])
         shown = answer(given, f"shopper-{user}", f"r{number}", BEGIN_MS + number * STEP_MS, periods)
+        shown.earlier_activity = int(self._earlier[user])
         rate = self._rates[user] * (1 + self._lift if shown.arm == "b" else 1)
         clicks = int((self._coins[number] < rate).sum())
         rest = SHOWN - clicks

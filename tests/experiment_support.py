@@ -99,6 +99,8 @@ def traffic(
     chance = random.Random(seed)
     for number in range(users):
         shown = answer(given, f"user {seed}.{number}", f"r{seed}.{number}", T0 + number, periods)
+        if given.earlier_activity:
+            shown.earlier_activity = number % 7
         clicked = sum(chance.random() < rates[shown.arm] for _ in range(slots))
         drawn = chance.sample(range(variety[shown.arm]), slots) if variety else range(slots)
         items = [f"i{item}" for item in drawn]

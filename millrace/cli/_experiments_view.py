@@ -91,7 +91,7 @@ def print_one(experiment: Experiment, truths: Mapping[str, Truth]) -> None:
         click.echo(line)
     for sentence in in_words(experiment):
         click.echo(sentence)
-    for sentence in (*of_guardrails(experiment), *in_truth(experiment, truths)):
+    for sentence in (*of_what_else(experiment), *in_truth(experiment, truths)):
         click.echo(sentence)
     if experiment.stopped_at_ms:
         how = decision(experiment) if experiment.decision.kind in ENDING else "by command"
@@ -121,15 +121,18 @@ def true_effects(experiment: Experiment, truths: Mapping[str, Truth]) -> Mapping
     return true_effects(truths, control(experiment.definition).name)
 
 
-def of_guardrails(experiment: Experiment) -> Iterator[str]:
-    """A sentence on each guardrail of each challenger, and on how many items arms show."""
-    from millrace.experiments.outlook import items_shown, on_guardrails
+def of_what_else(experiment: Experiment) -> Iterator[str]:
+    """A sentence on each guardrail of each challenger, on how many items arms show, and on earlier activity."""
+    from millrace.experiments.outlook import explained, items_shown, on_guardrails
 
     for arm, rails in on_guardrails(experiment).items():
         for name, (worse, surely, borne) in rails.items():
             than = f"surely by {surely:.3g}" if surely > 0 else "not surely"
             seen = f"worse by {worse:.3g}, {than}" if worse > 0 else "not worse"
             yield f"{arm}, {name}: {seen}; {borne:.3g} would be borne"
+    share = explained(experiment)
+    if share is not None:
+        yield f"what users did before the start explains {share:.1%} of the variance of a slot's clicks"
     if shown := items_shown(experiment):
         counts = ", ".join(f"{name} {items:,.1f}" for name, items in shown.items())
         yield f"as varied as so many items shown alike: {counts}"
@@ -176,7 +179,14 @@ def as_dict(experiment: Experiment, truths: Mapping[str, Truth]) -> dict[str, ob
     """For JSON; what is not known (NaN) is null."""
     from google.protobuf.json_format import MessageToDict
 
-    from millrace.experiments.outlook import in_words, items_shown, on_guardrails, relative_intervals, remaining_ms
+    from millrace.experiments.outlook import (
+        explained,
+        in_words,
+        items_shown,
+        on_guardrails,
+        relative_intervals,
+        remaining_ms,
+    )
 
     content: dict[str, object] = MessageToDict(experiment, preserving_proto_field_name=True)
     known = relative_intervals(experiment)
@@ -190,6 +200,7 @@ def as_dict(experiment: Experiment, truths: Mapping[str, Truth]) -> dict[str, ob
         }
         for arm, rails in on_guardrails(experiment).items()
     }
+    content["explained_by_earlier_activity"] = explained(experiment)
     content["items_shown"] = items_shown(experiment)
     effects = true_effects(experiment, truths)
     content["truth"] = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from millrace.experiments.comparison import Comparison, UserSums
 from millrace.experiments.coverage import Shown, outcome
+from millrace.experiments.cuped import Activity, scaled
 from millrace.experiments.definition import (
     CLICKS,
     COVERAGE,
@@ -19,12 +20,12 @@ from millrace.experiments.definition import (
 )
 from millrace.experiments.floor import Floor
 from millrace.experiments.periods import VALUE_SQUARE, Allocation
-from millrace.experiments.record import shown_sums, statistics_of, sums_of
+from millrace.experiments.record import activity_of, activity_sums, shown_sums, statistics_of, sums_of
 from millrace.v1.experiment_pb2 import ArmFigures, ExperimentDefinition, Reward
 from millrace.v1.tracker_pb2 import TrackedItem, TrackedSums
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answered:
     """An answer all of whose slots are decided.
 
@@ -38,6 +39,8 @@ class Answered:
         Of all slots; empty where coverage is not looked at.
     period
         In whose shares the arm was drawn.
+    earlier
+        Engagements of the user before the experiment started; None if they are not known or not asked for.
     """
 
     slots: int
@@ -46,6 +49,7 @@ class Answered:
     slow: bool
     item_ids: Sequence[str] = ()
     period: int = 0
+    earlier: int | None = None
 
 
 class Measures:
@@ -59,6 +63,8 @@ class Measures:
         By arm, where coverage is looked at.
     squares
         By arm, the sum of squared money of purchases, where Thompson sampling goes by money.
+    activity
+        Earlier activity and clicks by slot, of all arms; None where it is not asked for.
     """
 
     def __init__(self, definition: ExperimentDefinition, allocation: Allocation) -> None:
@@ -74,6 +80,7 @@ class Measures:
         arms = [arm.name for arm in definition.arms]
         self.shown = {name: Shown() for name in arms} if COVERAGE in self._outcomes else {}
         self.squares = dict.fromkeys(arms, 0.0) if definition.reward == Reward.REWARD_VALUE else {}
+        self.activity = Activity() if definition.earlier_activity else None
         self._changed_items: set[str] = set()
 
     @property
@@ -84,6 +91,9 @@ class Measures:
     def take(self, user_id: str, arm: str, answered: Answered) -> None:
         """Take an answer of the arm."""
         is_control = arm == self._control
+        expected = None
+        if self.activity is not None and answered.earlier is not None:
+            expected = self.activity.expected(scaled(answered.earlier))
         for name in self._challengers if is_control else (arm,):
             pair = self._allocation.pair(name, answered.period)
             for each in self._outcomes:
@@ -91,9 +101,12 @@ class Measures:
                 if isinstance(known, Comparison):
                     came, of = self._came(name, each, answered)
                     if of:
-                        known.add(user_id, is_control, pair, came, answered.period, of)
+                        centre = expected if each == CLICKS else None
+                        known.add(user_id, is_control, pair, came, answered.period, of, centre)
                 elif answered.slots and not is_control:
                     known.add(user_id, answered.clicks, answered.slots)
+        if self.activity is not None and answered.earlier is not None:
+            self.activity += Activity.of_slots(scaled(answered.earlier), answered.clicks, answered.slots)
         if self.shown:
             self.shown[arm].take(answered.item_ids)
             self._changed_items.update(answered.item_ids)
@@ -115,6 +128,8 @@ class Measures:
             found |= statistics_of(each, self.known[arm, each].sums)
         if arm in self.shown:
             found |= shown_sums(self.shown[arm])
+        if self.activity is not None and arm == self._control:
+            found |= activity_sums(self.activity)
         if self.squares:
             found[VALUE_SQUARE] = self.squares[arm]
         return found
@@ -151,6 +166,8 @@ class Measures:
         for each in self._outcomes if figures.name != self._control else ():
             self.known[figures.name, each].sums = sums_of(figures, each)
         statistics: Mapping[str, float] = figures.statistics
+        if self.activity is not None and figures.name == self._control:
+            self.activity = activity_of(figures)
         if self.squares:
             self.squares[figures.name] = statistics.get(VALUE_SQUARE, 0.0)
         if figures.name in self.shown:

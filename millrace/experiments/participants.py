@@ -31,6 +31,8 @@ class Participant:
         Those that wait for an answer that they may follow from.
     counted_ids
         Of the last purchases that counted.
+    earlier
+        Engagements before the experiment started; None while they are not known, or not asked for.
     """
 
     arm: str = ""
@@ -39,6 +41,7 @@ class Participant:
     exposed: list[tuple[int, int, str, int]] = field(default_factory=list)
     purchases: list[WaitingPurchase] = field(default_factory=list)
     counted_ids: list[str] = field(default_factory=list)
+    earlier: int | None = None
 
     def counts_in(self, arm: str) -> bool:
         """Count the user in the arm; whether that is new."""
@@ -101,6 +104,8 @@ class Participant:
         )
         user.waiting.extend(self.purchases)
         user.counted_event_ids.extend(self.counted_ids)
+        if self.earlier is not None:
+            user.earlier_activity = self.earlier
 
     @classmethod
     def of(cls, user: TrackedUser) -> Participant:
@@ -112,4 +117,5 @@ class Participant:
             exposed=[(one.from_ms, one.to_ms, one.arm or user.arm, one.period) for one in user.exposed],
             purchases=list(user.waiting),
             counted_ids=list(user.counted_event_ids),
+            earlier=user.earlier_activity if user.HasField("earlier_activity") else None,
         )

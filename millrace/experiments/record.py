@@ -9,6 +9,7 @@ from dataclasses import fields
 from millrace import __version__
 from millrace.experiments.comparison import Sums
 from millrace.experiments.coverage import Shown, margin
+from millrace.experiments.cuped import Activity
 from millrace.experiments.decide import Arm, Guardrail, Rule, decide
 from millrace.experiments.definition import CLICKS, COVERAGE, FALLBACKS, FLOOR, SLOW, control, outcomes, shares
 from millrace.experiments.sequence import Boundary
@@ -35,6 +36,17 @@ def put_sums(figures: ArmFigures, outcome: str, sums: Sums) -> None:
 def statistics_of(outcome: str, sums: Sums) -> dict[str, float]:
     """Sums by their names in the figures."""
     return {f"{outcome}.{name}": getattr(sums, name) for name in _SUMS}
+
+
+def activity_sums(activity: Activity) -> dict[str, float]:
+    """What is known of earlier activity, by its names in the control's figures."""
+    return {f"earlier.{each.name}": getattr(activity, each.name) for each in fields(Activity)}
+
+
+def activity_of(figures: ArmFigures) -> Activity:
+    """What is known of earlier activity, from the control's figures."""
+    statistics: Mapping[str, float] = figures.statistics
+    return Activity(*(statistics.get(f"earlier.{each.name}", 0.0) for each in fields(Activity)))
 
 
 def shown_sums(shown: Shown) -> dict[str, float]:

@@ -37,7 +37,10 @@ from millrace.v1.tracker_pb2 import (
 # Upper ends of the places of serve_counts, microseconds: 100 * 2^(i / 2), to 1.6 s; the last place is open.
 SERVE_BOUNDS = tuple(100 * 2 ** (place / 2) for place in range(29))
 
-_SEEN = (Label.LABEL_POSITIVE, Label.LABEL_NEGATIVE)
+# Named once: looking an enum's value up costs as much as the rest of a slot.
+_POSITIVE = Label.LABEL_POSITIVE
+_SEEN = (_POSITIVE, Label.LABEL_NEGATIVE)
+_LABELS = (*_SEEN, Label.LABEL_UNSEEN)
 _FALLBACKS = (
     Fallback.FALLBACK_NO_MODEL,
     Fallback.FALLBACK_FEATURES_UNAVAILABLE,
@@ -131,11 +134,13 @@ class Tally:
         for decided in outcome.slots:
             if decided.label in _SEEN:
                 answer.slots += 1
-                answer.clicks += decided.label == Label.LABEL_POSITIVE
-            if self._covers:
-                answer.item_ids.append(decided.slot.item_id)
+                answer.clicks += decided.label == _POSITIVE
+        if self._covers:
+            answer.item_ids.extend(decided.slot.item_id for decided in outcome.slots)
         user = self._users.setdefault(outcome.user_id, Participant())
         user.arm, served_at_ms = impression.arm, impression.served_at_ms
+        if user.earlier is None and impression.HasField("earlier_activity"):
+            user.earlier = impression.earlier_activity
         user.expose(user.arm, impression.period, served_at_ms, served_at_ms + self._window_ms)
         self._attribute(user)
         if before is not None or not outcome.final:
@@ -255,7 +260,7 @@ class Tally:
             allowed = f"at most {FUTURE_MAX_MS // 1_000} s ahead"
             raise InvalidField("decided_at_ms", f"{ahead_s:.0f} s ahead of the append time", allowed)
         for place, decided in enumerate(outcome.slots):
-            if decided.label not in (*_SEEN, Label.LABEL_UNSEEN):
+            if decided.label not in _LABELS:
                 raise InvalidField(f"slots[{place}].label", str(decided.label), "POSITIVE, NEGATIVE or UNSEEN")
 
     def _count(self, user_id: str, user: Participant, impression: Impression, answer: HalfKnown) -> None:
@@ -272,7 +277,7 @@ class Tally:
         figures.failures += bad
         figures.serve_counts[bisect_right(SERVE_BOUNDS, impression.serve_micros)] += 1
         slow = impression.serve_micros > self._slow_micros
-        answered = Answered(answer.slots, answer.clicks, bad, slow, answer.item_ids, period)
+        answered = Answered(answer.slots, answer.clicks, bad, slow, answer.item_ids, period, user.earlier)
         self.measures.take(user_id, arm, answered)
 
     def _attribute(self, user: Participant) -> None:

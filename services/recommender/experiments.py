@@ -56,6 +56,8 @@ class Assigned:
         The exact probability with which this user got it.
     period
         Number of the period in whose shares it was drawn; 0 where shares never move.
+    earlier_than_ms
+        What the user did before this time is asked for: the start of the experiment, Unix ms. 0: it is not.
     served
         Whether the arm ranks; else the champion does in its place, and the answer says so.
     """
@@ -66,13 +68,14 @@ class Assigned:
     plan: ArmPlan
     served: bool
     period: int = 0
+    earlier_than_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RunningExperiment:
     """What assignment needs of a running experiment, and the models of its arms that are here, by arm.
 
-    ``period`` is the number of the present one; None where shares never move.
+    ``period`` is the number of the present one; None where shares never move. ``earlier_than_ms``: see ``Assigned``.
     """
 
     experiment_id: str
@@ -83,6 +86,7 @@ class RunningExperiment:
     plans: Mapping[str, ArmPlan]
     models: Mapping[str, LoadedModel] = field(default_factory=dict)
     period: int | None = None
+    earlier_than_ms: int = 0
 
 
 class ExperimentFollower:
@@ -138,7 +142,15 @@ class ExperimentFollower:
                 plan = one.plans[drawn.arm]
                 model = champion if _follows_champion(plan, champion) else one.models.get(drawn.arm)
                 served = model is not None
-                assigned = Assigned(one.experiment_id, drawn.arm, drawn.propensity, plan, served, one.period or 0)
+                assigned = Assigned(
+                    experiment_id=one.experiment_id,
+                    arm=drawn.arm,
+                    propensity=drawn.propensity,
+                    plan=plan,
+                    served=served,
+                    period=one.period or 0,
+                    earlier_than_ms=one.earlier_than_ms,
+                )
                 return assigned, model if served else champion
         return None, champion
 
@@ -281,6 +293,7 @@ def _running(experiment: Experiment, models: Mapping[str, LoadedModel]) -> Runni
         plans=_plans(experiment),
         models=models,
         period=len(periods) - 1 if periods else None,
+        earlier_than_ms=experiment.started_at_ms if definition.earlier_activity else 0,
     )
 
 

@@ -83,7 +83,7 @@ def test_figures_are_those_of_the_log_whatever_is_killed(
     kafka: KafkaSettings, kafka_env: Mapping[str, str], process: StartProcess
 ) -> None:
     given = definition("killed", layer="killed", versions=("", "2", "1"), minimum_users=10**6)
-    given.guardrails.coverage_margin, given.guardrails.click_floor = 0.2, 0.01
+    given.guardrails.coverage_margin, given.guardrails.click_floor, given.earlier_activity = 0.2, 0.01, True
     tracker = process("workers.experiment_tracker", env=kafka_env)
     command(kafka, define(given), start("killed"), start("killed"))
     wait_state(tracker, kafka, "killed", RUNNING)
@@ -112,6 +112,7 @@ def test_figures_are_those_of_the_log_whatever_is_killed(
     assert found is not None
     assert found.figures == expected.figures
     assert sum(one.statistics["shown.slots"] for one in found.figures) == 5 * 1_200
+    assert found.figures[0].statistics["earlier.units"] == sum(one.slots for one in found.figures)
     assert found.figures[1].statistics["floor.slots"] == found.figures[1].slots
     assert differences(found.decision, verdict(found, found.decision.at_ms)) == []
     included = {one.partition: one.offset for one in found.included if one.topic == OUTCOMES.name}

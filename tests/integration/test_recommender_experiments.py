@@ -10,11 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
-from benchmarks.seed import item_states, now_ms, promote_first_ranker, publish, publish_items, write_users
+from benchmarks.seed import (
+    item_states,
+    now_ms,
+    promote_first_ranker,
+    publish,
+    publish_items,
+    user_fields,
+    write_users,
+)
 from millrace.experiments.assignment import assign
 from millrace.experiments.definition import shares
 from millrace.experiments.life import obey
+from millrace.features.user_state import user_key
 from millrace.learning.state import fresh
 from millrace.ranking.model import first_ranker
 from millrace.registry.checkpoints import CheckpointCache
@@ -175,6 +185,36 @@ def test_shares_move_and_every_answer_says_of_which_period_it_is(
             share = dict(zip("ab", record.periods[number].shares, strict=True))[response.arm]
             assert (one.period, one.arm, one.propensity) == (number, response.arm, share)
     assert len({drawn(record, USERS[0], number) for number in range(30)}) == 2, "the number is in the hash"
+
+
+def test_what_users_did_before_the_start_is_logged_and_what_they_do_since_is_not(
+    topics_applied: KafkaSettings, shop: dict[str, str], redis_url: str, millrace_home: Path, tmp_path: Path
+) -> None:
+    records = Records(topics_applied)
+    asked: set[str] = set()
+    with running(millrace_home, tmp_path / "log", shop) as service:
+        for name, asks in (("quiet", False), ("curious", True)):
+            record = records.started(definition(name, versions=("", "2"), earlier_activity=asks))
+            wait_for(lambda n=name: service.readiness()[1]["experiments"] == [n], "the experiment")  # type: ignore[misc]
+            with Redis.from_url(redis_url) as redis:
+                # Five of them at the start or since.
+                fields = user_fields([f"i{number}" for number in range(25)], record.started_at_ms + 4_000)
+                redis.hset(user_key(USERS[0]), mapping=fields)
+            asked |= {service.ask(user).request_id for user in (USERS[0], USERS[1], "nobody")}
+            records.stopped(name)
+            wait_for(lambda: not service.readiness()[1]["experiments"], "its end")
+        wait_for(lambda: asked <= {one.request_id for one in logged(topics_applied)}, "impressions")
+    said = {
+        (one.experiment_id, one.user_id): one.earlier_activity if one.HasField("earlier_activity") else None
+        for one in logged(topics_applied)
+        if one.request_id in asked
+    }
+    assert {user: said["curious", user] for user in (USERS[0], USERS[1], "nobody")} == {
+        USERS[0]: 20,
+        USERS[1]: 20,
+        "nobody": 0,
+    }
+    assert {value for (name, _), value in said.items() if name == "quiet"} == {None}
 
 
 def drawn(record: Experiment, user: str, number: int) -> str:

@@ -97,6 +97,13 @@ def test_the_tracker_with_moving_shares_does_as_well() -> None:
     assert watch_tracker(6, 2, lift=0.8, thompson=True).ours >= 5
 
 
+def test_earlier_activity_leaves_less_to_chance_and_the_promise_as_it_is() -> None:
+    plain, explained = (watch_tracker(15, 3, earlier_activity=asked) for asked in (False, True))
+    assert explained.ours <= binom.ppf(0.999, 15, 0.05)
+    ratios = np.array(explained.errors) / np.array(plain.errors)
+    assert 0.6 < np.median(ratios) < 0.85
+
+
 def test_limits_are_clopper_and_pearsons() -> None:
     """0 of n: 1 - .05^(1/n), the rule of three; all of n: .05^(1/n) from below."""
     assert share_row("a", "r", 0, 100, 0.055).limit == pytest.approx(1 - 0.05**0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from millrace.errors import InvalidField
 from millrace.experiments.comparison import Comparison
 from millrace.experiments.definition import CLICKS
 from millrace.experiments.life import RUNNING, STOPPED
-from millrace.experiments.outlook import items_shown, on_guardrails
+from millrace.experiments.outlook import explained, items_shown, on_guardrails
 from millrace.experiments.record import differences, sums_of, verdict
 from millrace.experiments.tracker import Tracker, TrackerLimits
 from millrace.v1.experiment_pb2 import ArmFigures, DecisionKind, Experiment, ExperimentDefinition
@@ -153,6 +154,7 @@ def test_a_restart_at_any_moment_changes_no_digit(saved: list[bool], seed: int) 
     """What came after the last save comes again, as the positions inside it say."""
     given = definition(versions=("", "2", "1"), conversion_window_ms=HOUR)
     given.guardrails.coverage_margin, given.guardrails.click_floor = 0.2, 0.01
+    given.earlier_activity = True
     variety = {"a": 20, "b": 30, "c": 10}
     made = traffic(given, 80, dict.fromkeys("abc", 0.3), seed=seed, variety=variety)
     outcomes: list[Outcome | Interaction] = list(made)
@@ -304,6 +306,31 @@ def test_answers_that_fall_back_stop_an_arm() -> None:
     decision = tracker.experiments["test"].decision
     assert decision.kind == DecisionKind.DECISION_KIND_STOP_FOR_HARM
     assert "answers that failed or fell back" in decision.reason
+
+
+def test_earlier_activity_is_that_of_the_first_answer_that_says_it() -> None:
+    """And leaves less to chance: who did much before clicks much."""
+    asked, plain = definition(earlier_activity=True), definition()
+    trackers = running(asked), running(plain)
+    chance = random.Random(4)
+    for number in range(900):
+        user = number % 300
+        shown = answer(plain, f"u{user}", f"r{number}", T0 + number)
+        if number >= 300 or user % 10:
+            # What is said later is not what was before the start.
+            shown.earlier_activity = user % 5 if number < 600 else 77
+        labels = [POSITIVE if chance.random() < (user % 5) / 5 else NEGATIVE for _ in range(3)]
+        for tracker in trackers:
+            tracker.outcome(outcome(shown, labels), 0, T0 + number)
+    ours, theirs = (sums_of(figures(tracker, "b"), CLICKS) for tracker in trackers)
+    assert ours.variance < 0.6 * theirs.variance
+    assert ours.control_rate == theirs.control_rate
+    seen = figures(trackers[0], "a").statistics
+    # All slots but those of the 30 users of whom nothing was known at first, in their first answer.
+    assert seen["earlier.units"] == 3 * (900 - 30)
+    assert seen["earlier.x"] == pytest.approx(9 * sum(math.log1p(user % 5) for user in range(300)))
+    assert explained(trackers[0].experiments["test"]) == pytest.approx(0.4, abs=0.1)
+    assert explained(trackers[1].experiments["test"]) is None
 
 
 def test_an_arm_that_shows_a_few_items_is_stopped_and_its_sums_are_those_of_its_slots() -> None:
