@@ -6,6 +6,7 @@ import getpass
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -24,6 +25,26 @@ READ_TIMEOUT_S = 5.0
 # Counting anew from the log does some 20,000 outcomes a second.
 RECOUNT_TIMEOUT_S = 600.0
 HOUR_MS, MINUTE_MS = 3_600_000, 60_000
+YEAR_HOURS = 366 * 24.0
+
+
+def _within(most: float) -> Callable[[click.Context, click.Parameter, float | None], float | None]:
+    """For numbers that are scaled before they are checked: 0 to ``most``, and no NaN."""
+
+    def check(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+        if value is not None and not 0 <= value <= most:
+            raise click.BadParameter(f"{value:g} is not within 0 and {most:g}", context, parameter)
+        return value
+
+    return check
+
+
+def _stated(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """For numbers whose 0 would be taken for none given."""
+    if not value:
+        raise click.BadParameter("0 is no such number; leave it out for the default", context, parameter)
+    return value
+
 
 _name = click.argument("experiment")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -64,7 +85,10 @@ def command() -> None:
     help="Shares follow what arms bring: clicks of a slot, or money for an answer [default: shares stay].",
 )
 @click.option(
-    "--period-minutes", type=float, help="Shares stay so long, and a user's arm does [default: 60; with --thompson]."
+    "--period-minutes",
+    type=float,
+    callback=_within(60 * YEAR_HOURS),
+    help="Shares stay so long, and a user's arm does [default: 60; with --thompson].",
 )
 @click.option(
     "--floor", type=float, help="Least share of an arm [default: .1, or half of an equal one; with --thompson]."
@@ -72,17 +96,57 @@ def command() -> None:
 @click.option("--traffic", default=0.2, show_default=True, help="Share of all users that takes part.")
 @click.option("--layer", default="", help="Experiments of one layer share no user [default: default].")
 @click.option("--description", default="", help="For people.")
-@click.option("--alpha", default=0.05, show_default=True, help="Probability of a false promotion, over its whole life.")
-@click.option("--minimum-users", default=200, show_default=True, help="In each arm, before anything is decided.")
-@click.option("--minimum-hours", default=0.0, help="Before an arm is promoted or rejected [default: 0].")
-@click.option("--window-hours", default=24.0, show_default=True, help="Purchases count until so long after an answer.")
-@click.option("--rate", default=0.05, show_default=True, help="Clicks of a slot that are expected of the control.")
-@click.option("--lift", default=0.1, show_default=True, help="The smallest relative difference that should be found.")
+@click.option(
+    "--alpha",
+    default=0.05,
+    show_default=True,
+    callback=_stated,
+    help="Probability of a false promotion, over its whole life.",
+)
+@click.option(
+    "--minimum-users",
+    type=click.IntRange(1, 10**12),
+    default=200,
+    show_default=True,
+    help="In each arm, before anything is decided.",
+)
+@click.option(
+    "--minimum-hours",
+    default=0.0,
+    callback=_within(YEAR_HOURS),
+    help="Before an arm is promoted or rejected [default: 0].",
+)
+@click.option(
+    "--window-hours",
+    default=24.0,
+    show_default=True,
+    callback=_within(YEAR_HOURS),
+    help="Purchases count until so long after an answer.",
+)
+@click.option(
+    "--rate",
+    default=0.05,
+    show_default=True,
+    callback=_stated,
+    help="Clicks of a slot that are expected of the control.",
+)
+@click.option(
+    "--lift",
+    default=0.1,
+    show_default=True,
+    callback=_stated,
+    help="The smallest relative difference that should be found.",
+)
+@click.option(
+    "--earlier-activity",
+    is_flag=True,
+    help="Take out of the clicks what users' activity before the start says of them: less is left to chance.",
+)
 @click.option("--worthwhile", default=0.0, help="Reject an arm that is surely not better by so much [default: 0].")
 @click.option(
     "--fallback-margin", default=0.0, help="Stop an arm that fails or falls back so much more often [default: never]."
 )
-@click.option("--slow-ms", default=0.0, help="An answer that takes longer is slow.")
+@click.option("--slow-ms", default=0.0, callback=_within(3_600_000), help="An answer that takes longer is slow.")
 @click.option("--slow-margin", default=0.0, help="Stop an arm that is slow so much more often [default: never].")
 @click.option(
     "--coverage-margin",
@@ -115,6 +179,7 @@ def create(
     window_hours: float,
     rate: float,
     lift: float,
+    earlier_activity: bool,
     worthwhile: float,
     fallback_margin: float,
     slow_ms: float,
@@ -158,6 +223,7 @@ def create(
         conversion_window_ms=round(window_hours * HOUR_MS),
         expected_rate=rate,
         expected_lift=lift,
+        earlier_activity=earlier_activity,
         worthwhile=worthwhile,
         guardrails=Guardrails(
             fallback_margin=fallback_margin,
@@ -295,11 +361,15 @@ def plan(
 
     made = Plan(rate, lift, share, alpha, inflation)
     slots = made.slots_needed(power)
-    days = made.days_needed(slots_a_day, traffic, power) if slots_a_day else None
+    days = None if slots_a_day is None else made.days_needed(slots_a_day, traffic, power)
     if as_json:
         click.echo(json.dumps({"slots": slots, "days": days, "variance": made.variance}, indent=2))
         return
-    takes = f", {days:.1f} days at {slots_a_day:,.0f} slots a day of which {traffic:.0%} take part" if days else ""
+    takes = (
+        f", {days:.1f} days at {slots_a_day:,.0f} slots a day of which {traffic:.0%} take part"
+        if days is not None
+        else ""
+    )
     click.echo(f"{slots:,} slots of both arms find {lift:+.0%} on {rate:.1%} with {power:.0%} power{takes}")
 
 

@@ -73,6 +73,8 @@ def check_definition(definition: ExperimentDefinition) -> None:
             raise InvalidField(name, str(getattr(definition, name)), f"{least} to {TIME_MAX_MS} (a year)")
     if not 0 <= definition.worthwhile <= 1:
         raise InvalidField("worthwhile", f"{definition.worthwhile:g}", "0 to 1, a relative difference")
+    if not 0 < definition.expected_rate < 1:
+        raise InvalidField("expected_rate", f"{definition.expected_rate:g}", "above 0, below 1")
     rails = definition.guardrails
     for name in ("fallback_margin", "slow_margin"):
         # With the usual share of bad answers it has to stay a share.

@@ -48,8 +48,8 @@ class Plan:
             raise InvalidField("lift", f"{self.lift:g}", "not 0, with the arm's rate above 0 and below 1")
         if not 0 < self.share < 1:
             raise InvalidField("share", f"{self.share:g}", "above 0, below 1")
-        if not self.inflation > 0:
-            raise InvalidField("inflation", f"{self.inflation:g}", "above 0")
+        if not 0 < self.inflation < math.inf:
+            raise InvalidField("inflation", f"{self.inflation:g}", "above 0, finite")
 
     @property
     def variance(self) -> float:

@@ -97,7 +97,7 @@ def test_an_experiment_from_definition_to_audit(kafka: KafkaSettings, shell: She
 
 def test_guardrails_from_the_command_line_to_the_decision(kafka: KafkaSettings, shell: Shell, tracker: Child) -> None:
     arms = ("--arm", "a=champion", "--arm", "b=popular")
-    rails = ("--coverage-margin", "0.2", "--click-floor", "0.02")
+    rails = ("--coverage-margin", "0.2", "--click-floor", "0.02", "--earlier-activity")
     assert "guardrails.click_floor: 0.2; allowed: 0, or below expected_rate, which is 0.05" in shell(
         "create", "rails", *arms, "--click-floor", "0.2", status=1
     )
@@ -113,6 +113,7 @@ def test_guardrails_from_the_command_line_to_the_decision(kafka: KafkaSettings, 
     assert "b, coverage of the catalogue: worse by 0.0" in shown
     assert "b, click-through against its floor: not worse; 0 would be borne" in shown
     assert "as varied as so many items shown alike: a " in shown
+    assert "what users did before the start explains 0." in shown
     content = shell.json("audit", "rails", "--log")
     assert content["same"] is True
     listed = shell.json("list")["experiments"][0]
@@ -130,6 +131,7 @@ def test_thompson_sampling_from_the_command_line(kafka: KafkaSettings, shell: Sh
     )
     options = ("--layer", "many", "--traffic", "1", "--thompson", "clicks", "--period-minutes", "0.02", "--start")
     shell("create", "many", *arms, *options)
+    assert shell.json("audit", "many", "--log")["same"] is True, "of nothing there is nothing to differ"
 
     def record() -> Experiment:
         return read_experiments(kafka, StreamSettings(), 10)["many"]
