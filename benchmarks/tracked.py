@@ -7,7 +7,7 @@ them, whole answers whose clicks are known before the rest, sums by partition, a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,8 +62,12 @@ def watch_tracker(
     """Run an experiment of two arms many times; the second one's rates are higher by ``lift``, relative."""
     decided = Decided(runs)
     for number, generator in enumerate(np.random.default_rng(seed).spawn(runs)):
-        given = _definition(f"{seed}-{number}", thompson, earlier_activity)
-        record, z = _run(given, generator, lift)
+        given = two_arms(f"{seed}-{number}")
+        given.earlier_activity = earlier_activity
+        if thompson:
+            given.policy = AllocationPolicy.ALLOCATION_POLICY_THOMPSON
+            given.period_ms, given.floor = ANSWERS * STEP_MS // PERIODS, FLOOR
+        record, z = run(given, generator, lift)
         decided.ours += record.state == STOPPED
         decided.z += z
         decided.errors.append(_error(record))
@@ -76,11 +80,26 @@ def _error(record: Experiment) -> float:
     return math.sqrt(sums.variance) / sums.slots
 
 
-def _run(given: ExperimentDefinition, random: np.random.Generator, lift: float) -> tuple[Experiment, bool]:
+def run(
+    given: ExperimentDefinition,
+    random: np.random.Generator,
+    lift: float = 0.0,
+    rate: float = RATE,
+    items: Mapping[str, int] | None = None,
+) -> tuple[Experiment, bool]:
+    """Run an experiment once; its record at the end, and whether a z test would have decided.
+
+    Parameters
+    ----------
+    rate
+        Click rate of the first arm, on average over users.
+    items
+        How many items each arm shows, all of them alike; None: both the same few.
+    """
     tracker, name, z = Tracker(_LIMITS), given.experiment_id, False
     tracker.restore({name: begun(given, BEGIN_MS)}, {}, {})
     restart = random.integers(ANSWERS)
-    shop = Shop(random, lift)
+    shop = Shop(random, lift, rate, items)
     for number in range(ANSWERS):
         record = tracker.experiments[name]
         for partition, each in shop.answer(record.definition, number, record.periods):
@@ -96,8 +115,9 @@ def _run(given: ExperimentDefinition, random: np.random.Generator, lift: float) 
     return record, z
 
 
-def _definition(name: str, thompson: bool, earlier_activity: bool) -> ExperimentDefinition:
-    given = ExperimentDefinition(
+def two_arms(name: str) -> ExperimentDefinition:
+    """An experiment of two arms with equal shares."""
+    return ExperimentDefinition(
         experiment_id=name,
         model_name="ranker",
         traffic=1.0,
@@ -105,23 +125,19 @@ def _definition(name: str, thompson: bool, earlier_activity: bool) -> Experiment
         minimum_users=MINIMUM_USERS,
         expected_rate=RATE,
         expected_lift=0.3,
-        earlier_activity=earlier_activity,
     )
-    if thompson:
-        given.policy = AllocationPolicy.ALLOCATION_POLICY_THOMPSON
-        given.period_ms, given.floor = ANSWERS * STEP_MS // PERIODS, FLOOR
-    return given
 
 
 class Shop:
     """Shoppers who come back, each with a rate of their own."""
 
-    def __init__(self, random: np.random.Generator, lift: float) -> None:
-        self._rates = random.beta(RATE / SPREAD, (1 - RATE) / SPREAD, USERS)
+    def __init__(self, random: np.random.Generator, lift: float, rate: float, items: Mapping[str, int] | None) -> None:
+        self._rates = random.beta(rate / SPREAD, (1 - rate) / SPREAD, USERS)
         self._users = random.integers(USERS, size=ANSWERS)
         self._coins = random.random((ANSWERS, SHOWN))
         self._lift = lift
         self._earlier = random.poisson(EARLIER * self._rates)
+        self._random, self._items = random, items
 
     def answer(
         self, given: ExperimentDefinition, number: int, periods: Sequence[Period]
@@ -133,10 +149,16 @@ class Shop:
         rate = self._rates[user] * (1 + self._lift if shown.arm == "b" else 1)
         clicks = int((self._coins[number] < rate).sum())
         rest = SHOWN - clicks
+        items = self._drawn(shown.arm)
         if clicks:
-            yield user % PARTITIONS, outcome(shown, [_CLICKED] * clicks, final=not rest)
+            yield user % PARTITIONS, outcome(shown, [_CLICKED] * clicks, final=not rest, items=items[:clicks])
         if rest:
-            yield user % PARTITIONS, outcome(shown, [_NOT] * rest, first=not clicks, rank=clicks)
+            yield user % PARTITIONS, outcome(shown, [_NOT] * rest, first=not clicks, rank=clicks, items=items[clicks:])
+
+    def _drawn(self, arm: str) -> list[str]:
+        if self._items is None:
+            return []
+        return [f"i{item}" for item in self._random.permutation(self._items[arm])[:SHOWN].tolist()]
 
 
 def _restarted(tracker: Tracker) -> Tracker:
