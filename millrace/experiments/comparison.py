@@ -131,8 +131,7 @@ class Comparison:
         sums, seen = self.sums, self.users.get(user)
         if seen is None:
             seen = self.users[user] = UserSums(period)
-        if seen.period != period:
-            seen.period, seen.outcome = period, 0.0
+        earlier = seen.outcome if seen.period == period else 0.0
         if expected is None:
             expected = sums.clicks / sums.slots if sums.slots else 0.0
         surprise = clicked - slots * expected
@@ -145,13 +144,15 @@ class Comparison:
             square=sums.square + step * (2 * seen.difference + step),
             product=sums.product + step * (seen.slots + slots) + seen.difference * slots,
             size=sums.size + slots * (2 * seen.slots + slots),
-            assigned=sums.assigned + surprise * (2 * seen.outcome + surprise) / (shares[0] * shares[1]),
+            assigned=sums.assigned + surprise * (2 * earlier + surprise) / (shares[0] * shares[1]),
             control_weight=sums.control_weight + (weight * slots if control else 0.0),
             control_clicks=sums.control_clicks + (weight * clicked if control else 0.0),
         )
         seen.slots += slots
         seen.difference += step
-        seen.outcome += surprise
+        # An answer of a period before may be known late; it ends nothing.
+        if period >= seen.period:
+            seen.period, seen.outcome = period, earlier + surprise
 
 
 @dataclass(slots=True)
@@ -163,7 +164,7 @@ class UserSums:
     difference
         Sum of ``d``.
     outcome
-        Sum of ``y - m`` in this period.
+        Sum of ``y - m`` in the newest period.
     """
 
     period: int = 0

@@ -111,6 +111,15 @@ def test_sums_of_an_answer_are_those_of_its_slots() -> None:
         assert getattr(one.sums, name) == getattr(all_at_once.sums, name)
 
 
+def test_an_answer_of_a_period_before_does_not_end_the_present_one() -> None:
+    """Of a user: in period 1 twice, with one of period 0 in between, known late."""
+    comparison = Comparison()
+    for clicked, period in ((3.0, 1), (2.0, 0), (1.0, 1)):
+        comparison.add("u", False, (0.5, 0.5), clicked, period, expected=0.0)
+    assert comparison.sums.assigned == ((3.0 + 1.0) ** 2 + 2.0**2) / 0.25
+    assert (comparison.users["u"].period, comparison.users["u"].outcome) == (1, 4.0)
+
+
 def test_better_is_promoted_worse_is_stopped_and_audited_to_the_digit() -> None:
     given = definition(expected_rate=0.1, expected_lift=0.5)
     for rate, kind in ((0.2, DecisionKind.DECISION_KIND_PROMOTE), (0.05, DecisionKind.DECISION_KIND_STOP_FOR_HARM)):
