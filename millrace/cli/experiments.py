@@ -253,7 +253,8 @@ def _flat(figures: object) -> dict[str, object]:
     from google.protobuf.json_format import MessageToDict
 
     content = MessageToDict(figures, preserving_proto_field_name=True)  # type: ignore[arg-type]
-    return {**content.pop("statistics", {}), **content}
+    # A sum of 0 is as good as none: so it is before anything came.
+    return {name: value for name, value in content.pop("statistics", {}).items() if value} | content
 
 
 def _different(of: str, stands: dict[str, object], anew: dict[str, object]) -> list[str]:
