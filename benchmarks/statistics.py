@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import beta
 
+from benchmarks.guarded import GUARDED, watch_guardrail
 from benchmarks.ratios import alarms, naive_alarms
 from benchmarks.regret import regrets
 from benchmarks.tracked import ANSWERS, EVERY, SHOWN, watch_tracker
@@ -33,6 +34,8 @@ TRACKER_RUNS = 400
 """A third of a second of a core each."""
 FALSE_PROMOTION = 0.055
 """Promised is .05; the rest is what 10,000 runs leave open."""
+FALSE_STOP = 0.075
+"""The same for 400 runs."""
 SLOTS_A_DAY = 10_000
 """For the time that a plan takes: the traffic of the two arms in a small shop."""
 
@@ -151,14 +154,38 @@ def ratio_rows(runs: int = NULL_RUNS) -> Iterator[Row]:
 def tracker_rows(runs: int = TRACKER_RUNS) -> Iterator[Row]:
     """How often the tracker itself decides between two equal arms, either way; and between a tenth and 60 % more."""
     runs = min(runs, TRACKER_RUNS)
+    rule = f"the tracker, looking every {EVERY} answers"
     name = "null.tracker"
     decided = watch_tracker(runs, seed_of(name))
-    yield share_row(name, f"the tracker, looking every {EVERY} answers", decided.ours, runs, FALSE_PROMOTION)
+    yield share_row(name, rule, decided.ours, runs, FALSE_PROMOTION)
     yield share_row(name, f"z test at .05, looked at every {EVERY} answers", decided.z, runs)
+    name = "null.tracker.thompson"
+    moving = watch_tracker(runs, seed_of(name), thompson=True)
+    yield share_row(name, rule, moving.ours, runs, FALSE_PROMOTION)
+    name = "null.tracker.earlier"
+    # The same shoppers as above.
+    explained = watch_tracker(runs, seed_of("null.tracker"), earlier_activity=True)
+    yield share_row(name, f"{rule}, with earlier activity", explained.ours, runs, FALSE_PROMOTION)
+    ratio = float(np.median(np.array(explained.errors) / np.array(decided.errors)))
+    yield Row(name, "standard error, with / without", ratio, 1.0, ratio < 1, runs, seed_of("null.tracker"))
     name = "power.tracker"
     found = watch_tracker(runs // 4, seed_of(name), lift=0.6)
     rule = f"the tracker, within {ANSWERS * SHOWN:,} slots"
     yield share_row(name, rule, found.ours, runs // 4, 0.9, least=True)
+
+
+def guardrail_rows(runs: int = TRACKER_RUNS) -> Iterator[Row]:
+    """How often a guardrail stops an arm that is no worse than is borne, and one that is; by the tracker itself."""
+    runs = min(runs, TRACKER_RUNS)
+    for name, guarded in GUARDED.items():
+        null = name.endswith((".alike", ".at_it"))
+        here = runs if null else runs // 4
+        found = [slots for slots in watch_guardrail(guarded, here, seed_of(name)) if slots]
+        rule = f"stopped by the tracker within {ANSWERS * SHOWN:,} slots"
+        yield share_row(name, rule, len(found), here, FALSE_STOP if null else 0.9, least=not null)
+        if found and not null:
+            median = float(np.median(found))
+            yield Row(name, "median slots until it is stopped", median, None, None, here, seed_of(name))
 
 
 def regret_rows(runs: int = REGRET_RUNS) -> Iterator[Row]:
@@ -206,6 +233,8 @@ def part(name: str, runs: int) -> list[Row]:
         return null_rows(name, runs)
     if name == "tracker":
         return list(tracker_rows(runs))
+    if name == "guardrail":
+        return list(guardrail_rows(runs))
     parts = {"power": power_rows, "ratio": ratio_rows, "regret": regret_rows}
     return list(parts[name]())
 
@@ -215,7 +244,7 @@ def part(name: str, runs: int) -> list[Row]:
 def main(runs: int) -> None:
     """Simulate experiments whose truth is known and show what each rule decides; fails if a bound does not hold."""
     say = Console(stderr=True).print
-    names = [*NULLS, "tracker", "power", "ratio", "regret"]
+    names = [*NULLS, "tracker", "guardrail", "power", "ratio", "regret"]
     rows: list[Row] = []
     start = time.monotonic()
     with ProcessPoolExecutor() as pool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks import answers
 from benchmarks.answers import outcome
@@ -16,6 +16,7 @@ from millrace.v1.experiment_pb2 import (
     Experiment,
     ExperimentDefinition,
     ExperimentState,
+    Period,
 )
 from millrace.v1.impression_pb2 import Impression
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
@@ -74,24 +75,40 @@ def ledgers() -> Mapping[str, Ledger]:
     return {"ranker": fold("ranker", model_events())}
 
 
-def answer(given: ExperimentDefinition, user_id: str, request_id: str, at_ms: int = T0) -> Impression:
+def answer(
+    given: ExperimentDefinition, user_id: str, request_id: str, at_ms: int = T0, periods: Sequence[Period] = ()
+) -> Impression:
     """An answer in the user's arm."""
-    return answers.answer(given, user_id, request_id, at_ms)
+    return answers.answer(given, user_id, request_id, at_ms, periods)
 
 
 def traffic(
-    given: ExperimentDefinition, users: int, rates: Mapping[str, float], seed: int = 1, slots: int = 5
+    given: ExperimentDefinition,
+    users: int,
+    rates: Mapping[str, float],
+    seed: int = 1,
+    slots: int = 5,
+    variety: Mapping[str, int] | None = None,
+    periods: Sequence[Period] = (),
 ) -> Iterator[Outcome]:
-    """An answer of each user, a millisecond apart; clicks come in an outcome of their own, before the rest."""
+    """An answer of each user, a millisecond apart; clicks come in an outcome of their own, before the rest.
+
+    ``variety``: of so many items each arm shows some, drawn anew for each answer; None: all show the same.
+    ``periods``: all answers are of the last one, under THOMPSON.
+    """
     chance = random.Random(seed)
     for number in range(users):
-        shown = answer(given, f"user {seed}.{number}", f"r{seed}.{number}", T0 + number)
-        clicked = [chance.random() < rates[shown.arm] for _ in range(slots)]
-        positives = [POSITIVE] * sum(clicked)
-        if positives:
-            yield outcome(shown, positives, final=len(positives) == slots)
-        if len(positives) < slots:
-            yield outcome(shown, [NEGATIVE] * (slots - len(positives)), first=not positives, rank=len(positives))
+        shown = answer(given, f"user {seed}.{number}", f"r{seed}.{number}", T0 + number, periods)
+        if given.earlier_activity:
+            shown.earlier_activity = number % 7
+        clicked = sum(chance.random() < rates[shown.arm] for _ in range(slots))
+        drawn = chance.sample(range(variety[shown.arm]), slots) if variety else range(slots)
+        items = [f"i{item}" for item in drawn]
+        if clicked:
+            yield outcome(shown, [POSITIVE] * clicked, final=clicked == slots, items=items[:clicked])
+        if clicked < slots:
+            labels = [NEGATIVE] * (slots - clicked)
+            yield outcome(shown, labels, first=not clicked, rank=clicked, items=items[clicked:])
 
 
 def decided(

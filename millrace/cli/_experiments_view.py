@@ -72,11 +72,14 @@ def print_one(experiment: Experiment, truths: Mapping[str, Truth]) -> None:
     click.echo(f"{definition.experiment_id}: {state(experiment)}{since}, {definition.traffic:.0%} of all users")
     if definition.description:
         click.echo(definition.description)
+    for sentence in allocated(experiment):
+        click.echo(sentence)
     by_name = {figures.name: figures for figures in experiment.figures}
     rows = []
     for arm in definition.arms:
         figures = by_name.get(arm.name)
-        row: list[object] = [f"{arm.name}{' (control)' if arm.control else ''}", what(arm), f"{arm.share:.0%}"]
+        share = figures.weight if figures is not None else arm.share
+        row: list[object] = [f"{arm.name}{' (control)' if arm.control else ''}", what(arm), f"{share:.0%}"]
         if figures is not None:
             rate = figures.clicks / figures.slots if figures.slots else 0.0
             row += [f"{figures.users:,}", f"{figures.slots:,}", f"{rate:.2%}", f"{figures.conversions:,}"]
@@ -88,11 +91,26 @@ def print_one(experiment: Experiment, truths: Mapping[str, Truth]) -> None:
         click.echo(line)
     for sentence in in_words(experiment):
         click.echo(sentence)
-    for sentence in in_truth(experiment, truths):
+    for sentence in (*of_what_else(experiment), *in_truth(experiment, truths)):
         click.echo(sentence)
     if experiment.stopped_at_ms:
         how = decision(experiment) if experiment.decision.kind in ENDING else "by command"
         click.echo(f"ended {when(experiment.stopped_at_ms)}: {how}")
+
+
+def allocated(experiment: Experiment) -> Iterator[str]:
+    """How shares move, if they do."""
+    from millrace.experiments.definition import is_thompson
+    from millrace.settings import MINUTE_MS
+    from millrace.v1.experiment_pb2 import Reward
+
+    definition = experiment.definition
+    if is_thompson(definition):
+        by = "money for an answer" if definition.reward == Reward.REWARD_VALUE else "clicks of a slot"
+        now = f"; period {len(experiment.periods)}" if experiment.periods else ""
+        since = f" since {when(experiment.periods[-1].from_ms)}" if experiment.periods else ""
+        periods = f"periods of {definition.period_ms / MINUTE_MS:g} min"
+        yield f"Thompson sampling by {by}, {periods}, {definition.floor:.0%} for an arm at least{now}{since}"
 
 
 def true_effects(experiment: Experiment, truths: Mapping[str, Truth]) -> Mapping[str, float]:
@@ -101,6 +119,23 @@ def true_effects(experiment: Experiment, truths: Mapping[str, Truth]) -> Mapping
     from millrace.simulation.truth import true_effects
 
     return true_effects(truths, control(experiment.definition).name)
+
+
+def of_what_else(experiment: Experiment) -> Iterator[str]:
+    """A sentence on each guardrail of each challenger, on how many items arms show, and on earlier activity."""
+    from millrace.experiments.outlook import explained, items_shown, on_guardrails
+
+    for arm, rails in on_guardrails(experiment).items():
+        for name, (worse, surely, borne) in rails.items():
+            than = f"surely by {surely:.3g}" if surely > 0 else "not surely"
+            seen = f"worse by {worse:.3g}, {than}" if worse > 0 else "not worse"
+            yield f"{arm}, {name}: {seen}; {borne:.3g} would be borne"
+    share = explained(experiment)
+    if share is not None:
+        yield f"what users did before the start explains {share:.1%} of the variance of a slot's clicks"
+    if shown := items_shown(experiment):
+        counts = ", ".join(f"{name} {items:,.1f}" for name, items in shown.items())
+        yield f"as varied as so many items shown alike: {counts}"
 
 
 def in_truth(experiment: Experiment, truths: Mapping[str, Truth]) -> Iterator[str]:
@@ -144,7 +179,14 @@ def as_dict(experiment: Experiment, truths: Mapping[str, Truth]) -> dict[str, ob
     """For JSON; what is not known (NaN) is null."""
     from google.protobuf.json_format import MessageToDict
 
-    from millrace.experiments.outlook import in_words, relative_intervals, remaining_ms
+    from millrace.experiments.outlook import (
+        explained,
+        in_words,
+        items_shown,
+        on_guardrails,
+        relative_intervals,
+        remaining_ms,
+    )
 
     content: dict[str, object] = MessageToDict(experiment, preserving_proto_field_name=True)
     known = relative_intervals(experiment)
@@ -152,6 +194,14 @@ def as_dict(experiment: Experiment, truths: Mapping[str, Truth]) -> dict[str, ob
     left = {name: remaining_ms(experiment, name) for name in known}
     content["remaining_ms"] = {name: ms if math.isfinite(ms) else None for name, ms in left.items()}
     content["in_words"] = in_words(experiment)
+    content["guardrails"] = {
+        arm: {
+            name: {"worse": worse, "surely": surely, "borne": borne} for name, (worse, surely, borne) in rails.items()
+        }
+        for arm, rails in on_guardrails(experiment).items()
+    }
+    content["explained_by_earlier_activity"] = explained(experiment)
+    content["items_shown"] = items_shown(experiment)
     effects = true_effects(experiment, truths)
     content["truth"] = {
         name: {"pages": truth.pages, "rate": truth.rate, "effect": effects.get(name)} for name, truth in truths.items()

@@ -6,11 +6,11 @@ import getpass
 import importlib.util
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from millrace.cli._experiment_arms import WHAT
+from millrace.cli._experiment_definition import Wanted, definition_options
 from millrace.errors import MillraceError
 from millrace.settings import settings
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 READ_TIMEOUT_S = 5.0
 # Counting anew from the log does some 20,000 outcomes a second.
 RECOUNT_TIMEOUT_S = 600.0
-HOUR_MS = 3_600_000
 
 _name = click.argument("experiment")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -49,85 +48,22 @@ def command() -> None:
 
 @command.command()
 @_name
-@click.option(
-    "--arm",
-    "arms",
-    multiple=True,
-    required=True,
-    metavar="NAME=WHAT[,SETTING=VALUE]",
-    help=f"An arm, the control first. WHAT: {WHAT}.",
-)
-@click.option("--share", "shares", multiple=True, metavar="NAME=SHARE", help="Of an arm [default: all equal].")
-@click.option("--traffic", default=0.2, show_default=True, help="Share of all users that takes part.")
-@click.option("--layer", default="", help="Experiments of one layer share no user [default: default].")
-@click.option("--description", default="", help="For people.")
-@click.option("--alpha", default=0.05, show_default=True, help="Probability of a false promotion, over its whole life.")
-@click.option("--minimum-users", default=200, show_default=True, help="In each arm, before anything is decided.")
-@click.option("--minimum-hours", default=0.0, help="Before an arm is promoted or rejected [default: 0].")
-@click.option("--window-hours", default=24.0, show_default=True, help="Purchases count until so long after an answer.")
-@click.option("--rate", default=0.05, show_default=True, help="Clicks of a slot that are expected of the control.")
-@click.option("--lift", default=0.1, show_default=True, help="The smallest relative difference that should be found.")
-@click.option("--worthwhile", default=0.0, help="Reject an arm that is surely not better by so much [default: 0].")
-@click.option(
-    "--fallback-margin", default=0.0, help="Stop an arm that fails or falls back so much more often [default: never]."
-)
-@click.option("--slow-ms", default=0.0, help="An answer that takes longer is slow.")
-@click.option("--slow-margin", default=0.0, help="Stop an arm that is slow so much more often [default: never].")
-@click.option("--model", help="Registered model [default: the one of the settings].")
+@definition_options
 @click.option("--start", "at_once", is_flag=True, help="Start it at once.")
 @_reason
 @_timeout
 @_json
-def create(
-    experiment: str,
-    arms: tuple[str, ...],
-    shares: tuple[str, ...],
-    traffic: float,
-    layer: str,
-    description: str,
-    alpha: float,
-    minimum_users: int,
-    minimum_hours: float,
-    window_hours: float,
-    rate: float,
-    lift: float,
-    worthwhile: float,
-    fallback_margin: float,
-    slow_ms: float,
-    slow_margin: float,
-    model: str | None,
-    at_once: bool,
-    reason: str,
-    timeout: float,
-    as_json: bool,
-) -> None:
+def create(experiment: str, at_once: bool, reason: str, timeout: float, as_json: bool, **wanted: Any) -> None:
     """Define EXPERIMENT, or change it as long as it has not started.
 
     millrace experiments create frozen --arm live=champion --arm frozen=checkpoint:latest --start
+
+    millrace experiments create many --arm a=champion --arm b=version:2 --arm c=popular --thompson clicks --start
     """
-    from millrace.cli._experiment_arms import read_arms
     from millrace.experiments.definition import check_definition, completed
     from millrace.registry.asking import new_command
-    from millrace.v1.experiment_pb2 import ExperimentDefinition, Guardrails
 
-    definition = ExperimentDefinition(
-        experiment_id=experiment,
-        description=description,
-        layer=layer,
-        model_name=model or settings().recommender.model_name,
-        traffic=traffic,
-        arms=read_arms(arms, shares),
-        alpha=alpha,
-        minimum_users=minimum_users,
-        minimum_duration_ms=round(minimum_hours * HOUR_MS),
-        conversion_window_ms=round(window_hours * HOUR_MS),
-        expected_rate=rate,
-        expected_lift=lift,
-        worthwhile=worthwhile,
-        guardrails=Guardrails(
-            fallback_margin=fallback_margin, slow_micros=round(slow_ms * 1_000), slow_margin=slow_margin
-        ),
-    )
+    definition = Wanted(**wanted).definition(experiment, settings().recommender.model_name)
     # The tracker checks it again, and whether versions exist and the layer has room.
     check_definition(completed(definition))
     request = new_command(getpass.getuser(), reason)
@@ -196,22 +132,25 @@ def show(experiment: str, as_json: bool) -> None:
 @click.option("--log", "from_log", is_flag=True, help="Count anew from topic outcomes, too.")
 @_json
 def audit(experiment: str, from_log: bool, as_json: bool) -> None:
-    """Recompute the decision of EXPERIMENT from its record, and the record from the log.
+    """Recompute the decision of EXPERIMENT (and the shares of Thompson sampling) from its record; that from the log.
 
     Exit status 1 if a digit differs.
     """
     from millrace.experiments.asking import recount
+    from millrace.experiments.periods import period_differences
     from millrace.experiments.record import differences, verdict
 
     record = _one(experiment)
     if not record.started_at_ms:
         raise click.ClickException(f"{experiment} has not started: there is nothing to recompute")
-    found = differences(record.decision, verdict(record, record.decision.at_ms))
+    found = differences(record.decision, verdict(record, record.decision.at_ms)) + period_differences(record)
     if from_log:
         values = settings()
         counted = recount(values.kafka, values.stream, record, RECOUNT_TIMEOUT_S)
         for stands, anew in zip(record.figures, counted.figures, strict=True):
             found += _different(stands.name, _flat(stands), _flat(anew))
+        for number, (period, counted_period) in enumerate(zip(record.periods, counted.periods, strict=True)):
+            found += _different(f"period {number}", _flat(period), _flat(counted_period))
     sources = f"its figures{' and topic outcomes' if from_log else ''}"
     if as_json:
         answer = {"experiment": experiment, "same": not found, "sources": sources, "differences": found}
@@ -253,11 +192,15 @@ def plan(
 
     made = Plan(rate, lift, share, alpha, inflation)
     slots = made.slots_needed(power)
-    days = made.days_needed(slots_a_day, traffic, power) if slots_a_day else None
+    days = None if slots_a_day is None else made.days_needed(slots_a_day, traffic, power)
     if as_json:
         click.echo(json.dumps({"slots": slots, "days": days, "variance": made.variance}, indent=2))
         return
-    takes = f", {days:.1f} days at {slots_a_day:,.0f} slots a day of which {traffic:.0%} take part" if days else ""
+    takes = (
+        f", {days:.1f} days at {slots_a_day:,.0f} slots a day of which {traffic:.0%} take part"
+        if days is not None
+        else ""
+    )
     click.echo(f"{slots:,} slots of both arms find {lift:+.0%} on {rate:.1%} with {power:.0%} power{takes}")
 
 
@@ -310,13 +253,14 @@ def _flat(figures: object) -> dict[str, object]:
     from google.protobuf.json_format import MessageToDict
 
     content = MessageToDict(figures, preserving_proto_field_name=True)  # type: ignore[arg-type]
-    return {**content.pop("statistics", {}), **content}
+    # A sum of 0 is as good as none: so it is before anything came.
+    return {name: value for name, value in content.pop("statistics", {}).items() if value} | content
 
 
-def _different(arm: str, stands: dict[str, object], anew: dict[str, object]) -> list[str]:
+def _different(of: str, stands: dict[str, object], anew: dict[str, object]) -> list[str]:
     names = sorted(stands.keys() | anew.keys())
     return [
-        f"{arm}.{name}: {stands.get(name)} stands, {anew.get(name)} is in the log"
+        f"{of}.{name}: {stands.get(name)} stands, {anew.get(name)} is in the log"
         for name in names
         if stands.get(name) != anew.get(name)
     ]

@@ -6,8 +6,7 @@ import time
 
 from millrace.errors import InfrastructureError, MillraceError
 from millrace.experiments.life import target
-from millrace.experiments.tally import Tally
-from millrace.experiments.tracker import add_up
+from millrace.experiments.recount import Recount, counted_anew
 from millrace.registry.asking import Refused, exchange
 from millrace.settings import DAY_MS, KafkaSettings, StreamSettings
 from millrace.stream.dead_letters import PREFIX
@@ -73,7 +72,8 @@ def read_experiments(kafka: KafkaSettings, stream: StreamSettings, timeout_s: fl
 def recount(kafka: KafkaSettings, stream: StreamSettings, experiment: Experiment, timeout_s: float) -> Experiment:
     """The record with users, answers, clicks and all sums counted anew from ``outcomes``, to the positions in it.
 
-    Purchases are left as they stand: they come from another topic.
+    So is what was known when each period of Thompson sampling began. Purchases are left as they stand: they come from
+    another topic.
 
     Raises
     ------
@@ -86,8 +86,8 @@ def recount(kafka: KafkaSettings, stream: StreamSettings, experiment: Experiment
         days = OUTCOMES.retention_ms / DAY_MS
         raise MillraceError(f"{OUTCOMES.name} is kept for {days:g} days, and the experiment started before that")
     last = {at.partition: at.offset for at in experiment.included if at.topic == OUTCOMES.name}
-    tallies = {number: Tally(experiment.definition, number) for number in last}
-    name, missing = experiment.definition.experiment_id, set(last)
+    counts = {number: Recount(experiment, number) for number in sorted(last)}
+    missing = set(last)
     give_up = time.monotonic() + timeout_s
     with TopicReader(kafka, [OUTCOMES], experiment.started_at_ms, stream, partitions=last) as reader:
         while missing and not reader.caught_up:
@@ -96,25 +96,9 @@ def recount(kafka: KafkaSettings, stream: StreamSettings, experiment: Experiment
                 number, outcome = record.partition, record.message
                 if record.offset >= last[number]:
                     missing.discard(number)
-                if record.offset > last[number] or not isinstance(outcome, Outcome):
-                    continue
-                if outcome.impression.experiment_id == name:
-                    _take(tallies[number], outcome, record.append_time_ms)
-    counted = Experiment()
-    counted.CopyFrom(experiment)
-    for figures in counted.figures:
-        bought = figures.conversions, figures.conversion_value
-        add_up(counted, figures.name, [tallies[number] for number in sorted(tallies)])
-        figures.conversions, figures.conversion_value = bought
-    return counted
-
-
-def _take(tally: Tally, outcome: Outcome, append_time_ms: int) -> None:
-    try:
-        tally.outcome(outcome, append_time_ms)
-    except ValueError:
-        # InvalidField: it was refused then, too.
-        return
+                if record.offset <= last[number] and isinstance(outcome, Outcome):
+                    counts[number].take(outcome, record.offset, record.append_time_ms)
+    return counted_anew(experiment, list(counts.values()))
 
 
 def _in_time(give_up: float, topic: Topic, timeout_s: float) -> None:

@@ -6,8 +6,9 @@ Each slot contributes the inverse-propensity weighted difference (D. G. Horvitz 
 
 whose mean, given everything before the assignment, is the difference of the two rates, whatever the rates and
 propensities do over time. The centre ``m`` is the rate of both arms before this slot: being known before, it moves no
-mean, and it takes the number of a user's slots out of the variance, as in J. Robins et al.'s augmented estimator
-(JASA 1994) and R. Budylin et al.'s linearisation of ratios (WSDM 2018).
+mean, and it takes the number of a user's slots out of the variance as in J. Robins et al.'s augmented estimator
+(JASA 1994) and R. Budylin et al.'s linearisation of ratios (WSDM 2018). A better guess does
+more of it (``millrace.experiments.cuped``).
 
 Slots of a user are alike, so users are the units: the variance is that of sums by user (K.-Y. Liang and S. L. Zeger,
 "Longitudinal data analysis using generalized linear models", 1986; A. Deng et al., KDD 2018). Where an arm's share is
@@ -98,7 +99,14 @@ class Comparison:
     users: dict[str, UserSums] = field(default_factory=dict)
 
     def add(
-        self, user: str, control: bool, shares: tuple[float, float], clicked: float, period: int = 0, slots: int = 1
+        self,
+        user: str,
+        control: bool,
+        shares: tuple[float, float],
+        clicked: float,
+        period: int = 0,
+        slots: int = 1,
+        expected: float | None = None,
     ) -> None:
         """Take a slot of one of the two arms, or the slots of one answer together.
 
@@ -114,16 +122,19 @@ class Comparison:
         period
             As in ``assign``: within one, a user has one arm.
         slots
-            How many; all of them are centred at the rate before the first.
+            How many; all of them are centred alike.
+        expected
+            The centre, if something better is known than the rate before the first; it must have been known before.
         """
         if not (min(shares) > 0 and sum(shares) <= 1 + TOLERANCE):
             raise InvalidField("shares", str(shares), "above 0 each, at most 1 together")
         sums, seen = self.sums, self.users.get(user)
         if seen is None:
             seen = self.users[user] = UserSums(period)
-        if seen.period != period:
-            seen.period, seen.outcome = period, 0.0
-        surprise = clicked - slots * (sums.clicks / sums.slots if sums.slots else 0.0)
+        earlier = seen.outcome if seen.period == period else 0.0
+        if expected is None:
+            expected = sums.clicks / sums.slots if sums.slots else 0.0
+        surprise = clicked - slots * expected
         weight = 1 / shares[control]
         step = -weight * surprise if control else weight * surprise
         self.sums = Sums(
@@ -133,13 +144,15 @@ class Comparison:
             square=sums.square + step * (2 * seen.difference + step),
             product=sums.product + step * (seen.slots + slots) + seen.difference * slots,
             size=sums.size + slots * (2 * seen.slots + slots),
-            assigned=sums.assigned + surprise * (2 * seen.outcome + surprise) / (shares[0] * shares[1]),
+            assigned=sums.assigned + surprise * (2 * earlier + surprise) / (shares[0] * shares[1]),
             control_weight=sums.control_weight + (weight * slots if control else 0.0),
             control_clicks=sums.control_clicks + (weight * clicked if control else 0.0),
         )
         seen.slots += slots
         seen.difference += step
-        seen.outcome += surprise
+        # An answer of a period before may be known late; it ends nothing.
+        if period >= seen.period:
+            seen.period, seen.outcome = period, earlier + surprise
 
 
 @dataclass(slots=True)
@@ -151,10 +164,10 @@ class UserSums:
     difference
         Sum of ``d``.
     outcome
-        Sum of ``y - m`` in this period.
+        Sum of ``y - m`` in the newest period.
     """
 
-    period: int
+    period: int = 0
     slots: int = 0
     difference: float = 0.0
     outcome: float = 0.0

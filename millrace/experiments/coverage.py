@@ -19,6 +19,10 @@ from dataclasses import dataclass, field
 
 from millrace.errors import InvalidField
 
+ITEMS_MAX = 20_000
+"""Most items that are counted of an arm (in each partition); slots with others count as if each showed something new.
+It is part of what is measured and stands in no setting: an audit has to count as the tracker did. 2 MB of memory."""
+
 
 @dataclass(slots=True)
 class Shown:
@@ -37,40 +41,32 @@ class Shown:
     pairs: int = 0
 
     @property
+    def possible(self) -> float:
+        """Pairs of slots."""
+        return self.slots * (self.slots - 1) / 2
+
+    @property
     def index(self) -> float:
         """Simpson's index, his unbiased estimate; 0 below two slots."""
-        pairs = self.slots * (self.slots - 1) / 2
-        return self.pairs / pairs if pairs else 0.0
+        return self.pairs / self.possible if self.possible else 0.0
 
     def share(self, item_id: str) -> float:
         """Share of the slots that show the item; 0 before the first."""
         return self.items.get(item_id, 0) / self.slots if self.slots else 0.0
 
-
-class Coverage:
-    """What an arm and its control show.
-
-    Parameters
-    ----------
-    items_max
-        Most items that are counted of each; slots with others count as if each showed something new.
-    """
-
-    def __init__(self, items_max: int) -> None:
-        self.arm, self.control = Shown(), Shown()
-        self._items_max = items_max
-
-    def take(self, control: bool, item_ids: Sequence[str]) -> float:
-        """Count the slots of an answer; the sum of their outcomes, against what was shown before it."""
-        outcome = sum(self.arm.share(item) + self.control.share(item) for item in item_ids) / 2
-        shown = self.control if control else self.arm
+    def take(self, item_ids: Sequence[str], items_max: int = ITEMS_MAX) -> None:
+        """Count the slots of an answer."""
         for item in item_ids:
-            before = shown.items.get(item, 0)
-            if before or len(shown.items) < self._items_max:
-                shown.items[item] = before + 1
-            shown.pairs += before
-            shown.slots += 1
-        return outcome
+            before = self.items.get(item, 0)
+            if before or len(self.items) < items_max:
+                self.items[item] = before + 1
+            self.pairs += before
+            self.slots += 1
+
+
+def outcome(arm: Shown, control: Shown, item_ids: Sequence[str]) -> float:
+    """The sum of the outcomes of an answer's slots, against what was shown before it."""
+    return sum(arm.share(item) + control.share(item) for item in item_ids) / 2
 
 
 def margin(control_index: float, borne: float) -> float:

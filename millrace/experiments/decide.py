@@ -67,6 +67,17 @@ class Guardrail:
     margin: float
     best_at: float
 
+    @property
+    def effect(self) -> float:
+        """How much worse it is by the estimate, for each slot."""
+        return self.worse * self.sums.effect
+
+    def surely(self, alpha: float) -> float:
+        """How much worse it is at least, for each slot: wrong at any time with probability alpha at most."""
+        if not self.sums.slots:
+            return -math.inf
+        return self.effect - Boundary(alpha, self.best_at).one_sided(self.sums.variance) / self.sums.slots
+
 
 @dataclass(frozen=True, slots=True)
 class Arm:
@@ -123,12 +134,12 @@ def decide(rule: Rule, control_users: int, arms: Sequence[Arm], split_evidence: 
             f"the arms do not have the users that they should have ({evidence}): no figure can be trusted",
         )
     boundary = Boundary(rule.alpha / len(arms), rule.best_at)
-    told = [arm for arm in arms if min(arm.users, control_users) >= rule.minimum_users]
-    told = [arm for arm in told if arm.sums.control_clicks > 0]
-    for arm in told:
+    enough = [arm for arm in arms if min(arm.users, control_users) >= rule.minimum_users]
+    for arm in enough:
         breach = _breach(arm, rule.alpha / len(arms))
         if breach:
             return _about(pb.DECISION_KIND_STOP_FOR_HARM, arm, boundary, breach)
+    told = [arm for arm in enough if arm.sums.control_clicks > 0]
     ends = {arm.name: arm.sums.interval(boundary) for arm in told}
     worst = min(told, key=lambda arm: ends[arm.name][1], default=None)
     if worst and ends[worst.name][1] < 0:
@@ -156,18 +167,16 @@ def decide(rule: Rule, control_users: int, arms: Sequence[Arm], split_evidence: 
 
 def _breach(arm: Arm, alpha: float) -> str:
     for guardrail in arm.guardrails:
-        sums = guardrail.sums
-        if not sums.slots:
-            continue
-        boundary = Boundary(alpha / len(arm.guardrails), guardrail.best_at)
-        surely = guardrail.worse * sums.effect - boundary.one_sided(sums.variance) / sums.slots
+        surely = guardrail.surely(alpha / len(arm.guardrails))
         if surely > guardrail.margin:
-            return f"{guardrail.name} is worse by at least {surely:.3g}; {guardrail.margin:g} would be borne"
+            return f"{guardrail.name} is worse by at least {surely:.3g}; {guardrail.margin:.3g} would be borne"
     return ""
 
 
 def _about(kind: Kind, arm: Arm, boundary: Boundary, reason: str) -> Verdict:
     rate = arm.sums.control_rate
+    if not rate:
+        return Verdict(kind, arm.name, math.nan, math.nan, math.nan, f"{arm.name}: {reason}")
     low, high = (end / rate for end in arm.sums.interval(boundary))
     effect = arm.sums.effect / rate
     return Verdict(kind, arm.name, effect, low, high, f"{arm.name} {low:+.1%} to {high:+.1%}: {reason}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from millrace.errors import InvalidField
-from millrace.experiments.comparison import Sums
+from millrace.experiments.comparison import Sums, UserSums
 
 
 @dataclass(slots=True)
@@ -26,12 +26,12 @@ class Floor:
     sums
         For a ``Guardrail`` with ``worse`` -1 and margin 0: its effect is the rate less the bound.
     users
-        Slots, and the sum of ``y - bound``, of each user.
+        What each user contributes; ``difference`` is the sum of ``y - bound``.
     """
 
     bound: float
     sums: Sums = field(default_factory=Sums)
-    users: dict[str, tuple[int, float]] = field(default_factory=dict)
+    users: dict[str, UserSums] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 < self.bound < 1:
@@ -39,15 +39,18 @@ class Floor:
 
     def add(self, user: str, clicked: float, slots: int = 1) -> None:
         """Take the slots of an answer, and how many of them were clicked."""
-        sums, (before, difference) = self.sums, self.users.get(user, (0, 0.0))
+        sums, seen = self.sums, self.users.get(user)
+        if seen is None:
+            seen = self.users[user] = UserSums()
         step = clicked - slots * self.bound
-        self.users[user] = before + slots, difference + step
         self.sums = Sums(
             slots=sums.slots + slots,
             clicks=sums.clicks + clicked,
             difference=sums.difference + step,
-            square=sums.square + step * (2 * difference + step),
-            product=sums.product + step * (before + slots) + difference * slots,
-            size=sums.size + slots * (2 * before + slots),
+            square=sums.square + step * (2 * seen.difference + step),
+            product=sums.product + step * (seen.slots + slots) + seen.difference * slots,
+            size=sums.size + slots * (2 * seen.slots + slots),
             assigned=sums.assigned + slots * self.bound * (1 - self.bound),
         )
+        seen.slots += slots
+        seen.difference += step

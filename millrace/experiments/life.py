@@ -8,6 +8,7 @@ from millrace.errors import InvalidField
 from millrace.experiments import definition as defined
 from millrace.experiments.arms import LATEST
 from millrace.experiments.assignment import Span, find_span
+from millrace.experiments.periods import first_period
 from millrace.experiments.tally import SERVE_BOUNDS
 from millrace.registry.ledger import Ledger
 from millrace.v1.command_pb2 import Command
@@ -112,6 +113,8 @@ def _started(
     changed.champion_version = ledger.champion
     for outcome, variance in defined.best_at(definition).items():
         changed.best_at[outcome] = variance
+    if defined.is_thompson(definition):
+        changed.periods.append(first_period(definition, at_ms))
     changed.figures.extend(
         ArmFigures(name=arm.name, weight=arm.share, serve_counts=[0] * (len(SERVE_BOUNDS) + 1))
         for arm in definition.arms

@@ -12,4 +12,6 @@ USERS = Gauge("millrace_tracker_users", "Users of running experiments in memory.
 USERS_MAX = Gauge("millrace_tracker_users_max", "Most users in memory; more do not count.")
 ANSWERS = Gauge("millrace_tracker_open_answers", "Answers of which some slots are decided.")
 ANSWERS_MAX = Gauge("millrace_tracker_open_answers_max", "Most of them; beyond, the oldest do not count.")
+ITEMS = Gauge("millrace_tracker_items", "Items in memory, by arm and partition, of experiments that look at coverage.")
+ITEMS_MAX = Gauge("millrace_tracker_items_max", "Most of them for each arm and partition; others count as new ones.")
 ANSWERS_DROPPED = Counter("millrace_tracker_answers_dropped", "Answers that do not count because too many were open.")

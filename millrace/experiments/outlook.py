@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from millrace.experiments.comparison import Sums
-from millrace.experiments.definition import CLICKS, challengers
-from millrace.experiments.record import boundary, sums_of
+from millrace.experiments.definition import CLICKS, challengers, control
+from millrace.experiments.record import activity_of, boundary, guardrails, shown_index, sums_of
 from millrace.experiments.sequence import Boundary
 from millrace.settings import DAY_MS, HOUR_MS, MINUTE_MS
 from millrace.v1.experiment_pb2 import DecisionKind, Experiment, ExperimentState
@@ -72,6 +72,34 @@ def relative_intervals(experiment: Experiment) -> dict[str, tuple[float, float, 
                 low, high = sums.interval(boundary(experiment))
                 found[arm.name] = sums.effect / rate, low / rate, high / rate
     return found
+
+
+def on_guardrails(experiment: Experiment) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Of each challenger and guardrail: how much worse it is, surely at least, and how much is borne; for each slot
+    or answer. Empty before the start."""
+    definition = experiment.definition
+    arms = [arm.name for arm in challengers(definition)] if experiment.figures else []
+    found = {}
+    for arm in arms:
+        rails = guardrails(experiment, arm)
+        alpha = definition.alpha / len(arms) / max(1, len(rails))
+        found[arm] = {rail.name: (rail.effect, rail.surely(alpha), rail.margin) for rail in rails if rail.sums.slots}
+    return found
+
+
+def explained(experiment: Experiment) -> float | None:
+    """Share of the variance of a slot's clicks that earlier activity explains, 0 to 1; None where not asked for."""
+    against = control(experiment.definition).name
+    figures = next((one for one in experiment.figures if one.name == against), None)
+    if figures is None or not experiment.definition.earlier_activity:
+        return None
+    return 1 - activity_of(figures).remaining
+
+
+def items_shown(experiment: Experiment) -> dict[str, float]:
+    """Of each arm, the number of items that, shown alike, would be as varied as what it shows; where that is known."""
+    indices = {figures.name: shown_index(figures) for figures in experiment.figures}
+    return {name: 1 / index for name, index in indices.items() if index}
 
 
 def in_words(experiment: Experiment) -> list[str]:

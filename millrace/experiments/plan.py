@@ -48,8 +48,8 @@ class Plan:
             raise InvalidField("lift", f"{self.lift:g}", "not 0, with the arm's rate above 0 and below 1")
         if not 0 < self.share < 1:
             raise InvalidField("share", f"{self.share:g}", "above 0, below 1")
-        if not self.inflation > 0:
-            raise InvalidField("inflation", f"{self.inflation:g}", "above 0")
+        if not 0 < self.inflation < math.inf:
+            raise InvalidField("inflation", f"{self.inflation:g}", "above 0, finite")
 
     @property
     def variance(self) -> float:
@@ -74,11 +74,7 @@ class Plan:
 
     def slots_needed(self, power: float = 0.9) -> int:
         """Slots of both arms together that give this power (see ``power``)."""
-        if not 0 < power < 1:
-            raise InvalidField("power", f"{power:g}", "above 0, below 1")
-        # At its best point the boundary is the same number of standard deviations away, whatever the variance is.
-        deviations = Boundary(self.alpha, 1.0).two_sided(1.0) + float(ndtri(power))
-        return math.ceil(self.variance * (max(deviations, 0.0) / (self.rate * self.lift)) ** 2)
+        return math.ceil(slots_to_find(self.rate * self.lift, self.variance, self.alpha, power))
 
     def days_needed(self, slots_per_day: float, traffic: float, power: float = 0.9) -> float:
         """Days until then, if ``traffic`` of all slots a day go to the two arms."""
@@ -87,6 +83,15 @@ class Plan:
                 "traffic", f"{traffic:g} of {slots_per_day:g} slots a day", "0 < traffic <= 1, slots above 0"
             )
         return self.slots_needed(power) / (slots_per_day * traffic)
+
+
+def slots_to_find(difference: float, variance: float, alpha: float, power: float = 0.9) -> float:
+    """Slots that find a difference of the means with this power, where each slot has such a variance."""
+    if not 0 < power < 1:
+        raise InvalidField("power", f"{power:g}", "above 0, below 1")
+    # At its best point the boundary is the same number of standard deviations away, whatever the variance is.
+    deviations = Boundary(alpha, 1.0).two_sided(1.0) + float(ndtri(power))
+    return variance * (max(deviations, 0.0) / difference) ** 2
 
 
 def _around(rate: float, centre: float) -> float:

@@ -9,7 +9,6 @@ has no such bound.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +23,7 @@ CONCENTRATION = 1_000.0
 deviation at 50/50 is 1.6) are what bugs make, and are found soonest with it."""
 
 
-def log_evidence(counts: npt.ArrayLike, shares: Sequence[float]) -> npt.NDArray[np.float64]:
+def log_evidence(counts: npt.ArrayLike, shares: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Logarithm of the e-value against ``shares``.
 
     Parameters
@@ -32,7 +31,7 @@ def log_evidence(counts: npt.ArrayLike, shares: Sequence[float]) -> npt.NDArray[
     counts
         Users by arm, along the last axis; earlier axes are independent tests.
     shares
-        Intended, each above 0, adding up to 1.
+        Intended, each above 0, adding up to 1, by arm along the last axis; the same for all tests, or for each its own.
 
     Notes
     -----
@@ -40,10 +39,10 @@ def log_evidence(counts: npt.ArrayLike, shares: Sequence[float]) -> npt.NDArray[
     such e-values is one.
     """
     users, intended = np.asarray(counts, dtype=float), np.asarray(shares, dtype=float)
-    if users.shape[-1] != len(intended):
-        raise InvalidField("shares", f"{len(intended)} of them", f"{users.shape[-1]}, one for each count")
-    if not (intended > 0).all() or abs(float(intended.sum()) - 1) > 1e-9:
-        raise InvalidField("shares", str(list(shares)), "above 0, adding up to 1")
+    if users.shape[-1] != intended.shape[-1]:
+        raise InvalidField("shares", f"{intended.shape[-1]} of them", f"{users.shape[-1]}, one for each count")
+    if not (intended > 0).all() or (np.abs(intended.sum(axis=-1) - 1) > 1e-9).any():
+        raise InvalidField("shares", str(intended.tolist()), "above 0, adding up to 1")
     prior = CONCENTRATION * intended
     total = users.sum(axis=-1)
     evidence = (

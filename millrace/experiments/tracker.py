@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from millrace.errors import InvalidField
 from millrace.experiments.assignment import Span, takes_part
-from millrace.experiments.comparison import Sums
-from millrace.experiments.definition import outcomes
 from millrace.experiments.life import ENDING, RUNNING, STOPPED, obey
-from millrace.experiments.record import put_sums, split_evidence, verdict
+from millrace.experiments.periods import Allocation, is_due, next_period
+from millrace.experiments.record import split_evidence, verdict
 from millrace.experiments.tally import Tally
 from millrace.registry.ledger import Ledger
+from millrace.topics import OUTCOMES
 from millrace.v1.command_pb2 import Command
 from millrace.v1.common_pb2 import Position
 from millrace.v1.experiment_pb2 import Experiment
@@ -55,6 +55,9 @@ class Tracker:
         self._changed: set[tuple[str, int]] = set()
         self._records: set[str] = set()
         self._ended: list[str] = []
+        self._allocations: dict[str, Allocation] = {}
+        # Whether shares changed that the recommender does not know yet.
+        self._begun = False
 
     @property
     def users(self) -> int:
@@ -65,6 +68,11 @@ class Tracker:
     def answers(self) -> int:
         """Half-known answers in memory."""
         return sum(tally.answers for tally in self._tallies.values())
+
+    @property
+    def items(self) -> int:
+        """Items in memory, by arm and partition, of experiments that look at coverage."""
+        return sum(tally.measures.items for tally in self._tallies.values())
 
     @property
     def dirty(self) -> bool:
@@ -154,6 +162,12 @@ class Tracker:
             if decision.kind in ENDING:
                 experiment.state, experiment.stopped_at_ms = STOPPED, now_ms
                 self._end(name)
+        for experiment in self._due(now_ms):
+            self._begin(experiment, now_ms)
+
+    def is_due(self, now_ms: int) -> bool:
+        """Whether :meth:`decide` has something to do (now, Unix ms) though nothing came."""
+        return bool(self._due(now_ms))
 
     def changes(self) -> tuple[list[Experiment], Iterator[tuple[str, TrackerState | None]]]:
         """What has to be written to be able to go on from here: records, and parts by key (None: ended)."""
@@ -169,11 +183,14 @@ class Tracker:
         self._records.clear()
         self._changed.clear()
         self._ended.clear()
+        self._begun = False
 
     @property
     def figures_only(self) -> bool:
         """Whether records changed in their figures alone: nobody waits for these."""
-        return not self._ended and all(self.experiments[name].state == RUNNING for name in self._records)
+        return not (self._ended or self._begun) and all(
+            self.experiments[name].state == RUNNING for name in self._records
+        )
 
     def restore(
         self, experiments: Mapping[str, Experiment], parts: Mapping[str, TrackerState], topic_ids: Mapping[str, str]
@@ -181,7 +198,7 @@ class Tracker:
         """Go on from what was written. Positions of a topic that was made anew are dropped."""
         self._topic_ids = topic_ids
         self.experiments = dict(experiments)
-        self.positions, self._tallies = {}, {}
+        self.positions, self._tallies, self._allocations = {}, {}, {}
         self.saved()
         for part in parts.values():
             which = part.WhichOneof("part")
@@ -221,8 +238,30 @@ class Tracker:
     def _tally(self, experiment: Experiment, partition: int) -> Tally:
         at = experiment.definition.experiment_id, partition
         if at not in self._tallies:
-            self._tallies[at] = Tally(experiment.definition, partition)
+            self._tallies[at] = Tally(experiment.definition, partition, self._allocation(experiment))
         return self._tallies[at]
+
+    def _allocation(self, experiment: Experiment) -> Allocation:
+        name = experiment.definition.experiment_id
+        if name not in self._allocations:
+            self._allocations[name] = Allocation(experiment)
+        return self._allocations[name]
+
+    def _due(self, now_ms: int) -> list[Experiment]:
+        """Running experiments whose period is over."""
+        return [one for one in self.experiments.values() if one.state == RUNNING and is_due(one, now_ms)]
+
+    def _begin(self, experiment: Experiment, now_ms: int) -> None:
+        """Begin the next period of Thompson sampling, by the figures as they are in the record."""
+        numbers = [number for topic, number in self.positions if topic == OUTCOMES.name]
+        before = [self.positions.get((OUTCOMES.name, number), 0) for number in range(max(numbers, default=-1) + 1)]
+        period = next_period(experiment, now_ms, before)
+        self._allocation(experiment).begin(period.shares)
+        experiment.periods.append(period)
+        for figures, share in zip(experiment.figures, period.shares, strict=True):
+            figures.weight = share
+        self._records.add(experiment.definition.experiment_id)
+        self._begun = True
 
     def _of(self, name: str) -> list[Tally]:
         return [self._tallies[at] for at in sorted(self._tallies) if at[0] == name]
@@ -232,25 +271,36 @@ class Tracker:
         tallies = self._of(experiment.definition.experiment_id)
         for figures in experiment.figures:
             add_up(experiment, figures.name, tallies)
+        count_users(experiment, tallies)
         experiment.split_evidence = max(experiment.split_evidence, split_evidence(experiment))
         return max((tally.newest_ms for tally in tallies), default=0)
 
     def _end(self, name: str) -> None:
         self._include(self.experiments[name])
+        self._allocations.pop(name, None)
         for at in [at for at in self._tallies if at[0] == name]:
             self._ended += self._tallies.pop(at).ends()
             self._changed.discard(at)
+
+
+def count_users(experiment: Experiment, tallies: list[Tally]) -> None:
+    """Make the users of each period in the record those of all tallies together."""
+    for number, period in enumerate(experiment.periods):
+        came = [tally.came_in(number) for tally in tallies]
+        period.users[:] = [sum(each[arm] for each in came) for arm in range(len(period.shares))]
 
 
 def add_up(experiment: Experiment, arm: str, tallies: list[Tally]) -> None:
     """Make an arm's figures in the record those of all tallies together, partition by partition."""
     figures = next(one for one in experiment.figures if one.name == arm)
     parts = [tally.figures[arm] for tally in tallies]
+    totals: dict[str, float] = {}
     for field in ("users", "impressions", "slots", "clicks", "conversions", "conversion_value", "failures"):
         setattr(figures, field, sum(getattr(part, field) for part in parts))
     for place in range(len(figures.serve_counts)):
         figures.serve_counts[place] = sum(part.serve_counts[place] for part in parts)
-    for outcome in outcomes(experiment.definition):
-        sums = [tally.comparisons[arm, outcome].sums for tally in tallies if (arm, outcome) in tally.comparisons]
-        if sums:
-            put_sums(figures, outcome, sum(sums, Sums()))
+    for tally in tallies:
+        for name, value in tally.measures.statistics(arm).items():
+            totals[name] = totals.get(name, 0.0) + value
+    for name, value in totals.items():
+        figures.statistics[name] = value

@@ -131,6 +131,16 @@ class UserState:
         """Engagements decayed to ``now_ms``; the half-life is the user half-life of the settings."""
         return engagements(self.decayed, now_ms, half_life_ms)
 
+    def engagements_before(self, at_ms: int) -> int | None:
+        """How many came before a time (Unix ms); None if there were more since then than are remembered one by one."""
+        since = sum(one.at_ms >= at_ms for one in self.recent)
+        if since and since == len(self.recent) and self._total() > since:
+            return None
+        return self._total() - since
+
+    def _total(self) -> int:
+        return sum(count for kind, count in self.counts.items() if kind in ENGAGEMENT_TYPES)
+
 
 def engagements(decayed: Mapping[int, DecayedSum], now_ms: int, half_life_ms: float) -> float:
     """Engagements among decayed counters by type, as of ``now_ms``."""

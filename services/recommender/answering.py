@@ -66,6 +66,7 @@ class Answer:
     segment: str
     champion: LoadedModel | None
     assigned: Assigned | None
+    earlier: int | None
 
 
 class Answering:
@@ -128,7 +129,7 @@ class Answering:
                 item.features.extend(features)
         # What could not be read is not known: such answers are in no segment of users.
         named = segment(user, now_ms, self._user_half_life_ms) if situation.features_read else ""
-        return Answer(response, ranked, named, champion, situation.assigned)
+        return Answer(response, ranked, named, champion, situation.assigned, _earlier(situation))
 
     def impression(self, request: RecommendRequest, answer: Answer) -> Impression:
         """What is logged of an answer."""
@@ -145,6 +146,8 @@ class Answering:
             impression.learner_epoch = answer.champion.epoch
             impression.learner_sequence = answer.champion.sequence
         impression.candidates = ranked.candidates
+        if answer.earlier is not None:
+            impression.earlier_activity = answer.earlier
         if response.HasField("known"):
             impression.known.CopyFrom(response.known)
         impression.slots.extend(
@@ -179,6 +182,7 @@ class Answering:
             experiment_id=assigned.experiment_id if assigned else "",
             arm=assigned.arm if assigned else "",
             propensity=assigned.propensity if assigned else 1.0,
+            period=assigned.period if assigned else 0,
             viewport=request.viewport or self._settings.viewport,
         )
 
@@ -227,6 +231,14 @@ def _status(situation: Situation) -> AnswerStatus.ValueType:
     if situation.features_read and situation.items_complete and situation.champion is not None:
         return AnswerStatus.ANSWER_STATUS_OK
     return AnswerStatus.ANSWER_STATUS_DEGRADED
+
+
+def _earlier(situation: Situation) -> int | None:
+    """Engagements of the user before the experiment started, if it asks for them and they are known."""
+    assigned = situation.assigned
+    if assigned is None or not assigned.earlier_than_ms or not situation.features_read:
+        return None
+    return situation.user.engagements_before(assigned.earlier_than_ms) if situation.user is not None else 0
 
 
 def _fallback(situation: Situation) -> Fallback.ValueType:

@@ -15,6 +15,7 @@ import structlog
 from millrace.errors import MillraceError
 from millrace.experiments.arms import LATEST, ArmPlan, read_arm
 from millrace.experiments.assignment import Span, assign, takes_part
+from millrace.experiments.definition import shares
 from millrace.ranking.features import FEATURE_SCHEMA
 from millrace.ranking.model import RankingModel, UnusableModel, popularity_ranker
 from millrace.registry.cache import ModelCache
@@ -53,6 +54,10 @@ class Assigned:
     ----------
     propensity
         The exact probability with which this user got it.
+    period
+        Number of the period in whose shares it was drawn; 0 where shares never move.
+    earlier_than_ms
+        What the user did before this time is asked for: the start of the experiment, Unix ms. 0: it is not.
     served
         Whether the arm ranks; else the champion does in its place, and the answer says so.
     """
@@ -62,11 +67,16 @@ class Assigned:
     propensity: float
     plan: ArmPlan
     served: bool
+    period: int = 0
+    earlier_than_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RunningExperiment:
-    """What assignment needs of a running experiment, and the models of its arms that are here, by arm."""
+    """What assignment needs of a running experiment, and the models of its arms that are here, by arm.
+
+    ``period`` is the number of the present one; None where shares never move. ``earlier_than_ms``: see ``Assigned``.
+    """
 
     experiment_id: str
     salt: str
@@ -75,6 +85,8 @@ class RunningExperiment:
     shares: Mapping[str, float]
     plans: Mapping[str, ArmPlan]
     models: Mapping[str, LoadedModel] = field(default_factory=dict)
+    period: int | None = None
+    earlier_than_ms: int = 0
 
 
 class ExperimentFollower:
@@ -126,11 +138,19 @@ class ExperimentFollower:
         """
         for one in self.running:
             if takes_part(user_id, one.layer, one.span, self._holdout):
-                drawn = assign(one.salt, user_id, one.shares)
+                drawn = assign(one.salt, user_id, one.shares, one.period)
                 plan = one.plans[drawn.arm]
                 model = champion if _follows_champion(plan, champion) else one.models.get(drawn.arm)
                 served = model is not None
-                assigned = Assigned(one.experiment_id, drawn.arm, drawn.propensity, plan, served)
+                assigned = Assigned(
+                    experiment_id=one.experiment_id,
+                    arm=drawn.arm,
+                    propensity=drawn.propensity,
+                    plan=plan,
+                    served=served,
+                    period=one.period or 0,
+                    earlier_than_ms=one.earlier_than_ms,
+                )
                 return assigned, model if served else champion
         return None, champion
 
@@ -262,15 +282,18 @@ def _plans(experiment: Experiment) -> dict[str, ArmPlan]:
 
 
 def _running(experiment: Experiment, models: Mapping[str, LoadedModel]) -> RunningExperiment:
-    definition = experiment.definition
+    definition, periods = experiment.definition, experiment.periods
+    by_arm = periods[-1].shares if periods else shares(definition).values()
     return RunningExperiment(
         experiment_id=definition.experiment_id,
         salt=definition.salt,
         layer=definition.layer,
         span=Span(experiment.layer_start, definition.traffic),
-        shares={arm.name: arm.share for arm in definition.arms},
+        shares=dict(zip(shares(definition), by_arm, strict=True)),
         plans=_plans(experiment),
         models=models,
+        period=len(periods) - 1 if periods else None,
+        earlier_than_ms=experiment.started_at_ms if definition.earlier_activity else 0,
     )
 
 

@@ -9,14 +9,16 @@ import pytest
 
 from benchmarks.answers import outcome
 from benchmarks.seed import publish
+from millrace.experiments.asking import recount
 from millrace.experiments.life import RUNNING, STOPPED
+from millrace.experiments.periods import period_differences
 from millrace.experiments.record import differences, verdict
 from millrace.experiments.tracker import Tracker, TrackerLimits
-from millrace.settings import KafkaSettings
+from millrace.settings import KafkaSettings, StreamSettings
 from millrace.stream.codec import encode
 from millrace.topics import COMMANDS, EXPERIMENTS, INTERACTIONS, MODEL_EVENTS, OUTCOMES
 from millrace.v1.command_pb2 import Command
-from millrace.v1.experiment_pb2 import DecisionKind, Experiment, ExperimentDefinition
+from millrace.v1.experiment_pb2 import AllocationPolicy, DecisionKind, Experiment, ExperimentDefinition
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.outcome_pb2 import Outcome
 from tests.conftest import Child, StartProcess
@@ -81,10 +83,11 @@ def test_figures_are_those_of_the_log_whatever_is_killed(
     kafka: KafkaSettings, kafka_env: Mapping[str, str], process: StartProcess
 ) -> None:
     given = definition("killed", layer="killed", versions=("", "2", "1"), minimum_users=10**6)
+    given.guardrails.coverage_margin, given.guardrails.click_floor, given.earlier_activity = 0.2, 0.01, True
     tracker = process("workers.experiment_tracker", env=kafka_env)
     command(kafka, define(given), start("killed"), start("killed"))
     wait_state(tracker, kafka, "killed", RUNNING)
-    made = list(traffic(given, 1_200, {"a": 0.2, "b": 0.3, "c": 0.1}))
+    made = list(traffic(given, 1_200, {"a": 0.2, "b": 0.3, "c": 0.1}, variety={"a": 40, "b": 30, "c": 10}))
     buying = random.Random(3)
     purchases = [act(f"user 1.{buying.randrange(1_500)}", "i0", "purchase", T0 + 5_000) for _ in range(200)]
     for part in range(4):
@@ -108,12 +111,54 @@ def test_figures_are_those_of_the_log_whatever_is_killed(
     found = record(kafka, "killed")
     assert found is not None
     assert found.figures == expected.figures
+    assert sum(one.statistics["shown.slots"] for one in found.figures) == 5 * 1_200
+    assert found.figures[0].statistics["earlier.units"] == sum(one.slots for one in found.figures)
+    assert found.figures[1].statistics["floor.slots"] == found.figures[1].slots
     assert differences(found.decision, verdict(found, found.decision.at_ms)) == []
     included = {one.partition: one.offset for one in found.included if one.topic == OUTCOMES.name}
     assert sum(offset + 1 for offset in included.values()) >= len(made)
     assert ready(tracker, NAME)
     assert 'millrace_tracker_outcomes_total{result="counted"}' in get(tracker, NAME, "/metrics")[1]
     assert tracker.terminate() == 0, tracker.output()
+
+
+def test_shares_move_whatever_is_killed_and_the_log_says_the_same(
+    kafka: KafkaSettings, kafka_env: Mapping[str, str], process: StartProcess
+) -> None:
+    given = definition("moving", layer="moving", versions=("", "2", "1"), minimum_users=10**6)
+    given.policy, given.period_ms, given.floor = AllocationPolicy.ALLOCATION_POLICY_THOMPSON, 1_000, 0.1
+    tracker = process("workers.experiment_tracker", env=kafka_env)
+    command(kafka, define(given), start("moving"))
+    began = wait_state(tracker, kafka, "moving", RUNNING)
+    answers, periods = 0, list(began.periods)
+    for part in range(4):
+        rates = {"a": 0.1, "b": 0.4, "c": 0.2}
+        put(kafka, list(traffic(given, 200, rates, seed=20 + part, periods=periods)))
+        answers += 200
+        if part % 2:
+            tracker.kill()
+            tracker = process("workers.experiment_tracker", env=kafka_env)
+        begun = len(periods)
+        tracker.until(lambda least=answers: _answers(kafka, "moving") >= least, interval_s=0.2)  # type: ignore[misc]
+        tracker.until(lambda known=begun: _periods(kafka, "moving") > known, interval_s=0.2)  # type: ignore[misc]
+        found = record(kafka, "moving")
+        assert found is not None
+        periods = list(found.periods)
+    command(kafka, stop("moving"))
+    found = wait_state(tracker, kafka, "moving", STOPPED)
+    assert sum(one.impressions for one in found.figures) == answers
+    assert [sum(period.users) for period in found.periods if sum(period.users)] == [200] * 4
+    assert found.periods[-1].shares[1] > 0.7
+    assert [one.weight for one in found.figures] == list(found.periods[-1].shares)
+    assert period_differences(found) == []
+    counted = recount(kafka, StreamSettings(), found, 30)
+    assert counted.figures == found.figures
+    assert counted.periods == found.periods
+
+
+def _periods(kafka: KafkaSettings, name: str) -> int:
+    found = record(kafka, name)
+    return len(found.periods) if found else 0
 
 
 def _answers(kafka: KafkaSettings, name: str) -> int:

@@ -13,6 +13,7 @@ from millrace.experiments.asking import read_experiments
 from millrace.experiments.record import put_sums, sums_of
 from millrace.settings import KafkaSettings, StreamSettings
 from millrace.topics import EXPERIMENTS, MODEL_EVENTS, OUTCOMES
+from millrace.v1.experiment_pb2 import Experiment
 from tests.conftest import Child, StartProcess
 from tests.experiment_support import model_events, traffic
 from tests.stream_support import read_all
@@ -92,6 +93,65 @@ def test_an_experiment_from_definition_to_audit(kafka: KafkaSettings, shell: She
     assert any(line.startswith("effect_low: ") for line in found)
     assert any(line.startswith("a.clicks: ") for line in found)
     assert read_all(kafka, OUTCOMES.dlq) == []
+
+
+def test_guardrails_from_the_command_line_to_the_decision(kafka: KafkaSettings, shell: Shell, tracker: Child) -> None:
+    arms = ("--arm", "a=champion", "--arm", "b=popular")
+    rails = ("--coverage-margin", "0.2", "--click-floor", "0.02", "--earlier-activity")
+    assert "guardrails.click_floor: 0.2; allowed: 0, or below expected_rate, which is 0.05" in shell(
+        "create", "rails", *arms, "--click-floor", "0.2", status=1
+    )
+    assert "guardrails.coverage_margin: -1; allowed: 0, or below 1" in shell(
+        "create", "rails", *arms, "--coverage-margin", "-1", status=1
+    )
+    shell("create", "rails", *arms, *rails, "--layer", "rails", "--traffic", "1", "--minimum-users", "100", "--start")
+    running = read_experiments(kafka, StreamSettings(), 10)["rails"].definition
+    made = list(traffic(running, 1_500, {"a": 0.05, "b": 0.05}, variety={"a": 40, "b": 8}))
+    publish(kafka, OUTCOMES, ((one.user_id, one) for one in made))
+    tracker.until(lambda: read_experiments(kafka, StreamSettings(), 10)["rails"].stopped_at_ms, interval_s=0.2)
+    shown = shell("show", "rails")
+    assert "b, coverage of the catalogue: worse by 0.0" in shown
+    assert "b, click-through against its floor: not worse; 0 would be borne" in shown
+    assert "as varied as so many items shown alike: a " in shown
+    assert "what users did before the start explains 0." in shown
+    content = shell.json("audit", "rails", "--log")
+    assert content["same"] is True
+    listed = shell.json("list")["experiments"][0]
+    assert listed["decision"]["kind"] == "DECISION_KIND_STOP_FOR_HARM"
+    assert "coverage of the catalogue is worse by at least" in listed["decision"]["reason"]
+
+
+def test_thompson_sampling_from_the_command_line(kafka: KafkaSettings, shell: Shell, tracker: Child) -> None:
+    arms = ("--arm", "a=champion", "--arm", "b=popular", "--arm", "c=version:2")
+    assert "floor: 0.5; allowed: above 0, at most 0.333333, one over the number of arms" in shell(
+        "create", "many", *arms, "--thompson", "clicks", "--floor", "0.5", status=1
+    )
+    assert "floor: given; allowed: with the policy THOMPSON only" in shell(
+        "create", "many", *arms, "--floor", "0.1", status=1
+    )
+    options = ("--layer", "many", "--traffic", "1", "--thompson", "clicks", "--period-minutes", "0.02", "--start")
+    shell("create", "many", *arms, *options)
+    assert shell.json("audit", "many", "--log")["same"] is True, "of nothing there is nothing to differ"
+
+    def record() -> Experiment:
+        return read_experiments(kafka, StreamSettings(), 10)["many"]
+
+    definition, periods = record().definition, list(record().periods)
+    made = list(traffic(definition, 300, {"a": 0.05, "b": 0.3, "c": 0.05}, seed=9, periods=periods))
+    publish(kafka, OUTCOMES, ((one.user_id, one) for one in made))
+    tracker.until(lambda: len(record().periods) > 1 and record().figures[1].slots, interval_s=0.2)
+    more = list(traffic(definition, 300, {"a": 0.05, "b": 0.3, "c": 0.05}, seed=10, periods=list(record().periods)))
+    publish(kafka, OUTCOMES, ((one.user_id, one) for one in more))
+    tracker.until(lambda: sum(one.impressions for one in record().figures) == 600, interval_s=0.2)
+    shell("stop", "many")
+    shown = shell("show", "many")
+    assert "Thompson sampling by clicks of a slot, periods of 0.02 min, 10% for an arm at least; period " in shown
+    assert shell.json("audit", "many", "--log")["same"] is True
+    spoiled = record()
+    spoiled.periods[1].shares[0] += 1e-9
+    publish(kafka, EXPERIMENTS, [("many", spoiled)])
+    (found,) = shell.json("audit", "many", status=1)["differences"]
+    assert found.startswith("period 1: shares [")
 
 
 def users(kafka: KafkaSettings) -> int:

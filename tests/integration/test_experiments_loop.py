@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,11 +14,12 @@ from benchmarks.answers import answer
 from benchmarks.seed import item_states, now_ms, promote_first_ranker, publish, publish_items, write_users
 from millrace.client import EventProducer
 from millrace.experiments.asking import ask_tracker, read_experiments, recount
+from millrace.experiments.periods import period_differences
 from millrace.ranking.model import first_ranker
 from millrace.registry.asking import new_command
 from millrace.settings import KafkaSettings, StreamSettings
 from millrace.topics import IMPRESSIONS, MODEL_EVENTS, OUTCOMES
-from millrace.v1.experiment_pb2 import DecisionKind, Experiment
+from millrace.v1.experiment_pb2 import AllocationPolicy, DecisionKind, Experiment
 from millrace.v1.impression_pb2 import AnswerStatus
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from tests.conftest import StartProcess
@@ -57,12 +59,13 @@ def test_from_an_answer_to_the_decision(
     env = {**kafka_env, "REDIS_URL": redis_url, "MILLRACE_JOINER_ATTRIBUTION_WINDOW_MS": "2000"}
     process("workers.outcome_joiner", env=env)
     tracker = process("workers.experiment_tracker", env=env)
-    given = definition("loop", minimum_users=20, expected_rate=0.1, expected_lift=3.0)
+    given = definition("loop", minimum_users=20, expected_rate=0.1, expected_lift=3.0, earlier_activity=True)
+    given.policy, given.period_ms, given.floor = AllocationPolicy.ALLOCATION_POLICY_THOMPSON, 1_000, 0.3
     define, start = new_command("test", ""), new_command("test", "")
     define.define_experiment.definition.CopyFrom(given)
     start.start_experiment.experiment_id = "loop"
     ask_tracker(kafka, STREAM, define, 60)
-    ask_tracker(kafka, STREAM, start, 60)
+    began = ask_tracker(kafka, STREAM, start, 60)
 
     # Who is shown the second version clicks: 4 of 10 slots, and buys what costs 5. The others click 1 slot.
     shown = dict[str, str]()
@@ -72,7 +75,7 @@ def test_from_an_answer_to_the_decision(
     ):
         wait_for(lambda: service.ready() and service.readiness()[1]["experiments"] == ["loop"], "the experiment")
         # One more got no answer.
-        failed = answer(given, "nobody", "failed", now_ms())
+        failed = answer(given, "nobody", "failed", now_ms(), began.periods)
         failed.status = AnswerStatus.ANSWER_STATUS_FAILED
         publish(kafka, IMPRESSIONS, [(failed.user_id, failed)])
         shown[failed.user_id] = failed.arm
@@ -109,4 +112,11 @@ def test_from_an_answer_to_the_decision(
     assert found.figures[0].conversions == 0
     assert found.figures[1].conversions >= found.figures[1].users - found.figures[1].failures
     assert found.figures[1].conversion_value == 5.0 * found.figures[1].conversions
-    assert recount(kafka, STREAM, found, 30).figures == found.figures
+    counted = recount(kafka, STREAM, found, 30)
+    assert counted.figures == found.figures
+    assert counted.periods == found.periods
+    assert period_differences(found) == []
+    # Every user clicked 20 items before; of who got no answer nothing was read.
+    answered = sum(one.slots for one in found.figures)
+    assert found.figures[0].statistics["earlier.units"] == answered
+    assert found.figures[0].statistics["earlier.x"] == pytest.approx(answered * math.log1p(20))

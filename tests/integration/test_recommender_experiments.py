@@ -10,18 +10,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
-from benchmarks.seed import item_states, now_ms, promote_first_ranker, publish, publish_items, write_users
+from benchmarks.seed import (
+    item_states,
+    now_ms,
+    promote_first_ranker,
+    publish,
+    publish_items,
+    user_fields,
+    write_users,
+)
 from millrace.experiments.assignment import assign
 from millrace.experiments.definition import shares
 from millrace.experiments.life import obey
+from millrace.features.user_state import user_key
 from millrace.learning.state import fresh
 from millrace.ranking.model import first_ranker
 from millrace.registry.checkpoints import CheckpointCache
 from millrace.registry.ledger import fold
 from millrace.settings import KafkaSettings
 from millrace.topics import EXPERIMENTS, IMPRESSIONS, MODEL_EVENTS
-from millrace.v1.experiment_pb2 import Experiment, ExperimentDefinition
+from millrace.v1.experiment_pb2 import AllocationPolicy, Experiment, ExperimentDefinition, Period
 from millrace.v1.impression_pb2 import Fallback, Impression
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from millrace.v1.recommendation_service_pb2 import RecommendResponse
@@ -148,6 +158,68 @@ def test_arms_come_and_go_within_a_second_and_are_logged_exactly(
             response = ids[one.request_id]
             assert (one.experiment_id, one.arm) == (response.experiment_id, response.arm)
             assert one.propensity == pytest.approx(1 / 3 if one.arm else 1.0, abs=1e-12)
+
+
+def test_shares_move_and_every_answer_says_of_which_period_it_is(
+    topics_applied: KafkaSettings, shop: dict[str, str], millrace_home: Path, tmp_path: Path
+) -> None:
+    records = Records(topics_applied)
+    given = definition("moving", versions=("", ""))
+    given.arms[1].settings["ranking"] = "popular"
+    given.policy, given.period_ms, given.floor = AllocationPolicy.ALLOCATION_POLICY_THOMPSON, 60_000, 0.1
+    asked: dict[str, tuple[int, RecommendResponse]] = {}
+    with running(millrace_home, tmp_path / "log", shop) as service:
+        record = records.started(given)
+        for number, share in enumerate((0.5, 0.1, 0.8)):
+            if number:
+                record.periods.append(Period(from_ms=now_ms(), shares=[1 - share, share]))
+                publish(topics_applied, EXPERIMENTS, [("moving", record)])
+            expected = {user: drawn(record, user, number) for user in USERS}
+            wait_for(lambda e=expected: {user: service.ask(user).arm for user in USERS} == e, f"period {number}")  # type: ignore[misc]
+            asked |= {one.request_id: (number, one) for one in ask_all(service).values()}
+        records.stopped("moving")
+        wait_for(lambda: asked.keys() <= {one.request_id for one in logged(topics_applied)}, "impressions")
+    for one in logged(topics_applied):
+        if one.request_id in asked:
+            number, response = asked[one.request_id]
+            share = dict(zip("ab", record.periods[number].shares, strict=True))[response.arm]
+            assert (one.period, one.arm, one.propensity) == (number, response.arm, share)
+    assert len({drawn(record, USERS[0], number) for number in range(30)}) == 2, "the number is in the hash"
+
+
+def test_what_users_did_before_the_start_is_logged_and_what_they_do_since_is_not(
+    topics_applied: KafkaSettings, shop: dict[str, str], redis_url: str, millrace_home: Path, tmp_path: Path
+) -> None:
+    records = Records(topics_applied)
+    asked: set[str] = set()
+    with running(millrace_home, tmp_path / "log", shop) as service:
+        for name, asks in (("quiet", False), ("curious", True)):
+            record = records.started(definition(name, versions=("", "2"), earlier_activity=asks))
+            wait_for(lambda n=name: service.readiness()[1]["experiments"] == [n], "the experiment")  # type: ignore[misc]
+            with Redis.from_url(redis_url) as redis:
+                # Five of them at the start or since.
+                fields = user_fields([f"i{number}" for number in range(25)], record.started_at_ms + 4_000)
+                redis.hset(user_key(USERS[0]), mapping=fields)
+            asked |= {service.ask(user).request_id for user in (USERS[0], USERS[1], "nobody")}
+            records.stopped(name)
+            wait_for(lambda: not service.readiness()[1]["experiments"], "its end")
+        wait_for(lambda: asked <= {one.request_id for one in logged(topics_applied)}, "impressions")
+    said = {
+        (one.experiment_id, one.user_id): one.earlier_activity if one.HasField("earlier_activity") else None
+        for one in logged(topics_applied)
+        if one.request_id in asked
+    }
+    assert {user: said["curious", user] for user in (USERS[0], USERS[1], "nobody")} == {
+        USERS[0]: 20,
+        USERS[1]: 20,
+        "nobody": 0,
+    }
+    assert {value for (name, _), value in said.items() if name == "quiet"} == {None}
+
+
+def drawn(record: Experiment, user: str, number: int) -> str:
+    shares = record.periods[min(number, len(record.periods) - 1)].shares
+    return assign("moving", user, dict(zip("ab", shares, strict=True)), number).arm
 
 
 def logged(kafka: KafkaSettings) -> list[Impression]:

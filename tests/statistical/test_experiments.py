@@ -14,6 +14,7 @@ import pytest
 from scipy.stats import binom
 
 from benchmarks import statistics
+from benchmarks.guarded import GUARDED, watch_guardrail
 from benchmarks.ratios import alarms, tolerated
 from benchmarks.regret import regrets
 from benchmarks.statistics import NULLS, OURS, Row, flat, null_rows, seed_of, share_row
@@ -89,6 +90,28 @@ def test_the_tracker_itself_tells_equal_arms_apart_no_more_often_than_promised()
     assert decided.ours <= binom.ppf(0.999, 30, 0.05)
     assert decided.z > decided.ours
     assert watch_tracker(10, 1, lift=0.8).ours >= 8
+
+
+def test_the_tracker_with_moving_shares_does_as_well() -> None:
+    decided = watch_tracker(10, 2, thompson=True)
+    assert decided.ours <= binom.ppf(0.999, 10, 0.05)
+    assert watch_tracker(4, 2, lift=0.8, thompson=True).ours >= 3
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_guardrails_of_the_tracker_stop_what_is_not_borne(name: str) -> None:
+    stopped = sum(slots > 0 for slots in watch_guardrail(GUARDED[name], 5, 1))
+    if name.endswith((".alike", ".at_it")):
+        assert stopped <= binom.ppf(0.999, 5, 0.05)
+    else:
+        assert stopped >= 4
+
+
+def test_earlier_activity_leaves_less_to_chance_and_the_promise_as_it_is() -> None:
+    plain, explained = (watch_tracker(8, 3, earlier_activity=asked) for asked in (False, True))
+    assert explained.ours <= binom.ppf(0.999, 8, 0.05)
+    ratios = np.array(explained.errors) / np.array(plain.errors)
+    assert 0.6 < np.median(ratios) < 0.85
 
 
 def test_limits_are_clopper_and_pearsons() -> None:

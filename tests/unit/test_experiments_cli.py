@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from millrace.cli._experiment_arms import read_arms
-from millrace.cli._experiments_view import as_dict, drawn, in_truth, what
+from millrace.cli._experiments_view import as_dict, drawn, in_truth, of_what_else, what
 from millrace.cli.experiments import command
 from millrace.errors import InvalidField
 from millrace.experiments.life import DRAFT
@@ -76,12 +76,58 @@ def test_a_definition_is_checked_before_it_is_sent() -> None:
     assert result.exception.field == "arms"
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--alpha", "0"),
+        ("--rate", "0"),
+        ("--lift", "0"),
+        ("--minimum-users", "0"),
+        ("--minimum-users", str(2**70)),
+        ("--minimum-hours", "nan"),
+        ("--minimum-hours", "inf"),
+        ("--window-hours", "1e300"),
+        ("--slow-ms", "-1"),
+        ("--slow-ms", "1e12"),
+        ("--period-minutes", "nan"),
+    ],
+)
+def test_numbers_that_nobody_can_mean(wrong: tuple[str, str]) -> None:
+    result = run("create", "e", "--arm", "a=champion", "--arm", "b=popular", *wrong)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{wrong[0]}'" in " ".join(result.output.replace("│", "").split())
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("expected_rate", ("--rate", "nan")),
+        ("expected_lift", ("--lift", "inf")),
+        ("alpha", ("--alpha", "nan")),
+        ("traffic", ("--traffic", "nan")),
+        ("worthwhile", ("--worthwhile", "nan")),
+        ("guardrails.fallback_margin", ("--fallback-margin", "nan")),
+        ("guardrails.click_floor", ("--click-floor", "0.05")),
+        ("arms[a].share", ("--share", "a=nan", "--share", "b=1")),
+        ("floor", ("--thompson", "value", "--floor", "nan")),
+        ("period_ms", ("--thompson", "clicks", "--period-minutes", "0.01")),
+        ("period_ms", ("--period-minutes", "60")),
+    ],
+)
+def test_what_is_refused_before_it_is_sent(field: str, wrong: tuple[str, ...]) -> None:
+    result = run("create", "e", "--arm", "a=champion", "--arm", "b=popular", *wrong)
+    assert isinstance(result.exception, InvalidField)
+    assert result.exception.field == field
+
+
 def test_plans() -> None:
     slots = json.loads(run("plan", "--rate", "0.05", "--lift", "0.2", "--json").output)["slots"]
     assert slots == 38_727
     said = run("plan", "--rate", "0.05", "--lift", "0.2", "--slots-a-day", "100000").output
     assert "1.9 days at 100,000 slots a day of which 20% take part" in said
-    assert isinstance(run("plan", "--rate", "5", "--lift", "0.2").exception, InvalidField)
+    for wrong in (("--rate", "5"), ("--inflation", "inf"), ("--slots-a-day", "0"), ("--slots-a-day", "nan")):
+        result = run("plan", "--rate", "0.05", "--lift", "0.2", *wrong)
+        assert isinstance(result.exception, InvalidField), wrong
 
 
 def test_what_is_said() -> None:
@@ -128,6 +174,28 @@ def test_intervals_are_drawn_around_zero() -> None:
     assert line.index("│") == scale.index("0", 8) == len("b ") + 20
     assert line.index("│") < line.index("├") < line.index("●") < line.index("┤")
     assert list(drawn(seen(0, {}), {})) == []
+
+
+def test_what_guardrails_say_is_shown() -> None:
+    given = definition(expected_rate=0.1)
+    given.guardrails.coverage_margin, given.guardrails.click_floor = 0.2, 0.09
+    tracker = Tracker(TrackerLimits(0.0, 100_000, 10_000, 10**9))
+    tracker.command(define(given), ledgers(), T0)
+    assert list(of_what_else(tracker.experiments["test"])) == []
+    tracker.command(start(), ledgers(), T0)
+    assert list(of_what_else(tracker.experiments["test"])) == []
+    for one in traffic(given, 2_000, {"a": 0.2, "b": 0.05}, variety={"a": 10, "b": 30}):
+        tracker.outcome(one, 0, one.decided_at_ms)
+    tracker.decide(T0)
+    record = tracker.experiments["test"]
+    coverage, floor, items = of_what_else(record)
+    assert coverage.startswith("b, coverage of the catalogue: not worse; 0.01")
+    assert floor.startswith("b, click-through against its floor: worse by 0.04")
+    assert ", surely by 0.0" in floor
+    assert items.startswith("as varied as so many items shown alike: a 10.")
+    content = as_dict(record, {})
+    assert content["guardrails"]["b"]["click-through against its floor"]["surely"] > 0  # type: ignore[index]
+    assert content["items_shown"] == {"a": pytest.approx(10, rel=0.05), "b": pytest.approx(30, rel=0.05)}
 
 
 def test_the_truth_stands_beside_what_is_estimated() -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import binom
 
 from millrace.errors import InvalidField
-from millrace.experiments.comparison import Comparison
-from millrace.experiments.coverage import Coverage, Shown, margin
+from millrace.experiments.comparison import Comparison, Sums
+from millrace.experiments.coverage import Shown, margin, outcome
 from millrace.experiments.decide import Arm, Guardrail, Rule, decide
 from millrace.experiments.floor import Floor
-from millrace.experiments.sequence import Boundary, Floats
+from millrace.experiments.sequence import Floats
 from millrace.v1 import experiment_pb2 as pb
 
 SHARES = (0.3, 0.7)
@@ -27,9 +29,7 @@ def zipf(exponent: float) -> Floats:
 
 def breached(guardrail: Guardrail) -> bool:
     """As ``decide`` has it, of one guardrail at .05."""
-    sums = guardrail.sums
-    surely = guardrail.worse * sums.effect - Boundary(0.05, guardrail.best_at).one_sided(sums.variance) / sums.slots
-    return surely > guardrail.margin
+    return guardrail.surely(0.05) > guardrail.margin
 
 
 class Shop:
@@ -41,30 +41,32 @@ class Shop:
         own = self.random.gamma(2.0, 0.5, (users, len(ITEMS)))
         shown = own * np.where(self.controls[:, None], control, arm)
         self.chances = (shown / shown.sum(axis=1, keepdims=True)).cumsum(axis=1)
-        self.coverage, self.comparison = Coverage(1_000), Comparison()
+        self.shown, self.comparison = {True: Shown(), False: Shown()}, Comparison()
 
     def answer(self, slots: int = 3) -> None:
         user = int(self.random.integers(len(self.controls)))
         places = np.searchsorted(self.chances[user], self.random.random(slots)).clip(max=len(ITEMS) - 1)
         control = bool(self.controls[user])
-        outcome = self.coverage.take(control, [ITEMS[place] for place in places])
-        self.comparison.add(str(user), control, SHARES, outcome, slots=slots)
+        items = [ITEMS[place] for place in places]
+        self.comparison.add(
+            str(user), control, SHARES, outcome(self.shown[False], self.shown[True], items), slots=slots
+        )
+        self.shown[control].take(items)
 
     def rail(self, borne: float = 0.0) -> Guardrail:
         best_at = 3_000 * 0.005
-        allowed = margin(self.coverage.control.index, borne)
+        allowed = margin(self.shown[True].index, borne)
         return Guardrail("coverage", self.comparison.sums, 1, allowed, best_at)
 
 
 def test_the_index_is_simpsons() -> None:
     """His estimate of lambda: sum of n (n - 1) over N (N - 1)."""
     shown = [ITEMS[place] for place in np.random.default_rng(1).integers(0, 7, 200)]
-    coverage = Coverage(100)
+    counted = Shown()
     for start in range(0, 200, 5):
-        coverage.take(True, shown[start : start + 5])
+        counted.take(shown[start : start + 5])
     counts = np.unique(shown, return_counts=True)[1]
-    assert coverage.control.index == pytest.approx((counts * (counts - 1)).sum() / (200 * 199))
-    assert coverage.arm == Shown()
+    assert counted.index == pytest.approx((counts * (counts - 1)).sum() / (200 * 199))
     assert Shown().index == 0
 
 
@@ -72,16 +74,17 @@ def test_the_effect_is_half_the_difference_of_the_indices_at_any_split() -> None
     """Of items drawn independently the indices are known; 30,000 slots tell the effect to five standard errors."""
     narrow, wide = zipf(1.2), zipf(0.6)
     for arm, control in ((narrow, wide), (wide, narrow)):
-        random, coverage, comparison = np.random.default_rng(2), Coverage(1_000), Comparison()
+        random, shown, comparison = np.random.default_rng(2), {True: Shown(), False: Shown()}, Comparison()
         for number in range(30_000):
             is_control = random.random() >= SHARES[0]
             item = ITEMS[random.choice(len(ITEMS), p=control if is_control else arm)]
-            comparison.add(str(number), is_control, SHARES, coverage.take(is_control, [item]))
+            comparison.add(str(number), is_control, SHARES, outcome(shown[False], shown[True], [item]))
+            shown[is_control].take([item])
         expected = ((arm**2).sum() - (control**2).sum()) / 2
         error = comparison.sums.variance**0.5 / comparison.sums.slots
         assert comparison.sums.effect == pytest.approx(expected, abs=5 * error)
         assert error < abs(expected) / 10
-        assert coverage.control.index == pytest.approx((control**2).sum(), rel=0.05)
+        assert shown[True].index == pytest.approx((control**2).sum(), rel=0.05)
 
 
 def test_arms_that_show_alike_are_stopped_no_more_often_than_promised_and_a_narrow_one_is() -> None:
@@ -105,11 +108,11 @@ def test_arms_that_show_alike_are_stopped_no_more_often_than_promised_and_a_narr
 
 
 def test_items_that_are_not_counted_are_new_ones() -> None:
-    coverage = Coverage(items_max=1)
-    coverage.take(True, ["a", "b", "b"])
-    assert (coverage.control.items, coverage.control.slots, coverage.control.pairs) == ({"a": 1}, 3, 0)
-    assert coverage.take(False, ["b"]) == 0
-    assert coverage.take(False, ["a"]) == pytest.approx((0 + 1 / 3) / 2)
+    control = Shown()
+    control.take(["a", "b", "b"], items_max=1)
+    assert control == Shown(slots=3, items={"a": 1}, pairs=0)
+    assert outcome(Shown(), control, ["b"]) == 0
+    assert outcome(Shown(), control, ["a"]) == pytest.approx((0 + 1 / 3) / 2)
 
 
 def test_margins_are_of_the_number_of_items() -> None:
@@ -167,3 +170,15 @@ def test_a_floor_stops_an_arm_whose_control_is_as_bad() -> None:
     stopped = decide(rule, 2_000, [Arm("b", 2_000, comparison.sums, [rail])], 0.0, 0)
     assert stopped.kind == pb.DECISION_KIND_STOP_FOR_HARM
     assert "click-through is worse by at least" in stopped.reason
+
+
+def test_arms_without_any_click_are_stopped_by_a_floor() -> None:
+    """Nothing is to be said of the difference, and nobody waits for it."""
+    floor = Floor(0.1)
+    for number in range(400):
+        floor.add(str(number), 0.0, slots=5)
+    rail = Guardrail("click-through", floor.sums, -1, 0.0, 450.0)
+    stopped = decide(Rule(0.05, 2_000.0), 400, [Arm("b", 400, Sums(slots=4_000.0), [rail])], 0.0, 0)
+    assert (stopped.kind, stopped.arm) == (pb.DECISION_KIND_STOP_FOR_HARM, "b")
+    assert math.isnan(stopped.effect)
+    assert stopped.reason.startswith("b: click-through is worse by at least 0.08")

@@ -12,7 +12,7 @@ from millrace.experiments.definition import best_at, check_definition, completed
 from millrace.experiments.life import DRAFT, RUNNING, STOPPED, obey
 from millrace.registry.ledger import Ledger
 from millrace.v1.command_pb2 import Command
-from millrace.v1.experiment_pb2 import AllocationPolicy, Arm, Experiment, ExperimentDefinition
+from millrace.v1.experiment_pb2 import AllocationPolicy, Arm, Experiment, ExperimentDefinition, Reward
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from tests.experiment_support import define, definition, ledgers, start, stop
 from tests.outcome_support import T0
@@ -148,12 +148,60 @@ def _setting(given: ExperimentDefinition) -> None:
     given.arms[1].settings["colour"] = "red"
 
 
+def _policy(given: ExperimentDefinition) -> None:
+    given.policy = 7  # type: ignore[assignment]
+
+
+def _no_floor(given: ExperimentDefinition) -> None:
+    _thompson(given)
+    given.floor = 0.0
+
+
+def _high_floor(given: ExperimentDefinition) -> None:
+    _thompson(given)
+    given.floor = 0.51
+
+
+def _below_floor(given: ExperimentDefinition) -> None:
+    _thompson(given)
+    given.arms[0].share, given.arms[1].share = 0.95, 0.05
+
+
+def _short_period(given: ExperimentDefinition) -> None:
+    _thompson(given)
+    given.period_ms = 999
+
+
+def _reward(given: ExperimentDefinition) -> None:
+    _thompson(given)
+    given.reward = 7  # type: ignore[assignment]
+
+
+def _fixed_period(given: ExperimentDefinition) -> None:
+    given.period_ms = 60_000
+
+
 def _thompson(given: ExperimentDefinition) -> None:
     given.policy = AllocationPolicy.ALLOCATION_POLICY_THOMPSON
+    given.reward = Reward.REWARD_CLICKS
+    given.period_ms, given.floor = 60_000, 0.1
 
 
 def _slow(given: ExperimentDefinition) -> None:
     given.guardrails.slow_margin = 0.1
+
+
+def _coverage(given: ExperimentDefinition) -> None:
+    given.guardrails.coverage_margin = 1.0
+
+
+def _floor(given: ExperimentDefinition) -> None:
+    """That of the control, as it is expected: it would be stopped for being what it is."""
+    given.guardrails.click_floor = given.expected_rate
+
+
+def _no_number(given: ExperimentDefinition) -> None:
+    given.guardrails.click_floor = float("nan")
 
 
 def _traffic(given: ExperimentDefinition) -> None:
@@ -181,8 +229,17 @@ def _alone(given: ExperimentDefinition) -> None:
         (_zero, "arms[b].share"),
         (_same, "arms"),
         (_setting, "arms[1].settings[colour]"),
-        (_thompson, "policy"),
+        (_policy, "policy"),
+        (_no_floor, "floor"),
+        (_high_floor, "floor"),
+        (_below_floor, "arms[b].share"),
+        (_short_period, "period_ms"),
+        (_reward, "reward"),
+        (_fixed_period, "period_ms"),
         (_slow, "guardrails.slow_micros"),
+        (_coverage, "guardrails.coverage_margin"),
+        (_floor, "guardrails.click_floor"),
+        (_no_number, "guardrails.click_floor"),
         (_traffic, "traffic"),
         (_alpha, "alpha"),
         (_lift, "expected_lift"),
@@ -196,6 +253,19 @@ def test_what_a_definition_must_be(spoil: Callable[[ExperimentDefinition], None]
     with pytest.raises(InvalidField) as error:
         check_definition(given)
     assert error.value.field == field
+
+
+def test_thompson_sampling_begins_with_the_shares_of_the_definition() -> None:
+    given = definition()
+    _thompson(given)
+    given.reward = Reward.REWARD_UNSPECIFIED
+    given.arms[0].share, given.arms[1].share = 0.7, 0.3
+    desk = Desk()
+    desk(define(given))
+    desk(start(), T0 + 1)
+    record = desk.experiments["test"]
+    assert record.definition.reward == Reward.REWARD_CLICKS
+    assert [(one.from_ms, list(one.shares)) for one in record.periods] == [(T0 + 1, [0.7, 0.3])]
 
 
 def test_arms() -> None:

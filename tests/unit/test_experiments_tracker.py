@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import pytest
@@ -15,6 +17,7 @@ from millrace.errors import InvalidField
 from millrace.experiments.comparison import Comparison
 from millrace.experiments.definition import CLICKS
 from millrace.experiments.life import RUNNING, STOPPED
+from millrace.experiments.outlook import explained, items_shown, on_guardrails
 from millrace.experiments.record import differences, sums_of, verdict
 from millrace.experiments.tracker import Tracker, TrackerLimits
 from millrace.v1.experiment_pb2 import ArmFigures, DecisionKind, Experiment, ExperimentDefinition
@@ -108,6 +111,15 @@ def test_sums_of_an_answer_are_those_of_its_slots() -> None:
         assert getattr(one.sums, name) == getattr(all_at_once.sums, name)
 
 
+def test_an_answer_of_a_period_before_does_not_end_the_present_one() -> None:
+    """Of a user: in period 1 twice, with one of period 0 in between, known late."""
+    comparison = Comparison()
+    for clicked, period in ((3.0, 1), (2.0, 0), (1.0, 1)):
+        comparison.add("u", False, (0.5, 0.5), clicked, period, expected=0.0)
+    assert comparison.sums.assigned == ((3.0 + 1.0) ** 2 + 2.0**2) / 0.25
+    assert (comparison.users["u"].period, comparison.users["u"].outcome) == (1, 4.0)
+
+
 def test_better_is_promoted_worse_is_stopped_and_audited_to_the_digit() -> None:
     given = definition(expected_rate=0.1, expected_lift=0.5)
     for rate, kind in ((0.2, DecisionKind.DECISION_KIND_PROMOTE), (0.05, DecisionKind.DECISION_KIND_STOP_FOR_HARM)):
@@ -150,7 +162,11 @@ def test_the_order_of_partitions_changes_no_digit() -> None:
 def test_a_restart_at_any_moment_changes_no_digit(saved: list[bool], seed: int) -> None:
     """What came after the last save comes again, as the positions inside it say."""
     given = definition(versions=("", "2", "1"), conversion_window_ms=HOUR)
-    outcomes: list[Outcome | Interaction] = list(traffic(given, 80, dict.fromkeys("abc", 0.3), seed=seed))
+    given.guardrails.coverage_margin, given.guardrails.click_floor = 0.2, 0.01
+    given.earlier_activity = True
+    variety = {"a": 20, "b": 30, "c": 10}
+    made = traffic(given, 80, dict.fromkeys("abc", 0.3), seed=seed, variety=variety)
+    outcomes: list[Outcome | Interaction] = list(made)
     buying = random.Random(seed)
     for number in range(20):
         event = act(f"user {seed}.{buying.randrange(80)}", "i0", "purchase", T0 + buying.randrange(2 * HOUR))
@@ -260,11 +276,13 @@ def test_bad_outcomes_are_refused_and_change_nothing() -> None:
 
 def test_after_the_end_nothing_counts_and_nothing_is_kept() -> None:
     given = definition()
+    given.guardrails.coverage_margin = 0.5
     tracker, log = running(given), Log()
     tracker.outcome(outcome(answer(given, "anna", "r1"), [NEGATIVE]), 0, T0)
     tracker.outcome(outcome(answer(given, "ben", "r2"), [POSITIVE], final=False), 0, T0)
     tracker.decide(T0)
     log.save(tracker)
+    assert [key.split("\0")[3] for key in log.parts if key.startswith("i")] == ["i0"]
     tracker.command(stop(), ledgers(), T0 + 5)
     log.save(tracker)
     assert list(log.parts) == ["p"]
@@ -297,6 +315,74 @@ def test_answers_that_fall_back_stop_an_arm() -> None:
     decision = tracker.experiments["test"].decision
     assert decision.kind == DecisionKind.DECISION_KIND_STOP_FOR_HARM
     assert "answers that failed or fell back" in decision.reason
+
+
+def test_earlier_activity_is_that_of_the_first_answer_that_says_it() -> None:
+    """And leaves less to chance: who did much before clicks much."""
+    asked, plain = definition(earlier_activity=True), definition()
+    trackers = running(asked), running(plain)
+    chance = random.Random(4)
+    for number in range(900):
+        user = number % 300
+        shown = answer(plain, f"u{user}", f"r{number}", T0 + number)
+        if number >= 300 or user % 10:
+            # What is said later is not what was before the start.
+            shown.earlier_activity = user % 5 if number < 600 else 77
+        labels = [POSITIVE if chance.random() < (user % 5) / 5 else NEGATIVE for _ in range(3)]
+        for tracker in trackers:
+            tracker.outcome(outcome(shown, labels), 0, T0 + number)
+    ours, theirs = (sums_of(figures(tracker, "b"), CLICKS) for tracker in trackers)
+    assert ours.variance < 0.6 * theirs.variance
+    assert ours.control_rate == theirs.control_rate
+    seen = figures(trackers[0], "a").statistics
+    # All slots but those of the 30 users of whom nothing was known at first, in their first answer.
+    assert seen["earlier.units"] == 3 * (900 - 30)
+    assert seen["earlier.x"] == pytest.approx(9 * sum(math.log1p(user % 5) for user in range(300)))
+    assert explained(trackers[0].experiments["test"]) == pytest.approx(0.4, abs=0.1)
+    assert explained(trackers[1].experiments["test"]) is None
+
+
+def test_an_arm_that_shows_a_few_items_is_stopped_and_its_sums_are_those_of_its_slots() -> None:
+    """Two partitions, each with counts of its own; 5 of 30 and of 10 items, an answer each."""
+    given = definition()
+    given.guardrails.coverage_margin = 0.2
+    tracker, shown = running(given), defaultdict[tuple[int, str], Counter[str]](Counter)
+    for number, each in enumerate(traffic(given, 1_200, dict.fromkeys("ab", 0.1), variety={"a": 30, "b": 10})):
+        partition = int(each.user_id.rpartition(".")[2]) % 2
+        tracker.outcome(each, partition, each.decided_at_ms)
+        shown[partition, each.impression.arm].update(slot.slot.item_id for slot in each.slots)
+        if number == 500:
+            assert tracker.items == sum(map(len, shown.values()))
+    tracker.decide(T0)
+    record = tracker.experiments["test"]
+    for seen in record.figures:
+        counts = [shown[partition, seen.name] for partition in range(2)]
+        assert seen.statistics["shown.slots"] == sum(each.total() for each in counts)
+        pairs = sum(count * (count - 1) / 2 for each in counts for count in each.values())
+        assert seen.statistics["shown.pairs"] == pairs
+    assert items_shown(record) == pytest.approx({"a": 30, "b": 10}, rel=0.05)
+    ((name, (worse, surely, borne)),) = on_guardrails(record)["b"].items()
+    assert worse == pytest.approx((1 / 10 - 1 / 30) / 2, rel=0.1)
+    assert worse > surely > borne == pytest.approx(0.25 / 30 / 2, rel=0.05)
+    assert record.decision.kind == DecisionKind.DECISION_KIND_STOP_FOR_HARM
+    assert record.decision.reason.split(": ")[1].startswith(f"{name} is worse by at least {surely:.3g}")
+    assert differences(record.decision, verdict(record, record.decision.at_ms)) == []
+
+
+def test_arms_whose_clicks_are_below_the_floor_are_stopped_though_they_are_alike() -> None:
+    given = definition(expected_rate=0.1)
+    given.guardrails.click_floor = 0.08
+    tracker = running(given)
+    for each in traffic(given, 2_000, dict.fromkeys("ab", 0.05)):
+        tracker.outcome(each, 0, each.decided_at_ms)
+    seen = figures(tracker, "b")
+    record = tracker.experiments["test"]
+    assert record.decision.kind == DecisionKind.DECISION_KIND_STOP_FOR_HARM
+    ((name, (worse, surely, borne)),) = on_guardrails(record)["b"].items()
+    assert worse == pytest.approx(0.08 - seen.clicks / seen.slots)
+    assert worse > surely > borne == 0
+    assert f"{name} is worse by at least {surely:.3g}" in record.decision.reason
+    assert differences(record.decision, verdict(record, record.decision.at_ms)) == []
 
 
 def test_an_arm_whose_answers_fail_is_stopped_and_is_no_broken_split() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from dataclasses import replace
 from itertools import pairwise
 from math import exp2
 from typing import Any
@@ -107,6 +108,16 @@ def test_nothing_known_of_an_item() -> None:
     listed = decode_item("a", (None, None, None), (Item(item_id="a", title="T").SerializeToString(), b"5"), settings)
     assert listed is not None
     assert (listed.version, listed.catalogue.title, listed.HasField("counts")) == (5, "T", False)
+
+
+def test_engagements_before_a_time_are_all_but_those_remembered_since() -> None:
+    recent = tuple(Engagement("i", CLICK, T0 + place, 0, place, 0) for place in (3, 1, 0, -1))
+    known = replace(user(clicks=9, purchases=1, views=50), recent=recent)
+    assert known.engagements_before(T0) == 7
+    assert known.engagements_before(T0 + 4) == 10
+    assert known.engagements_before(T0 - 1) is None, "some before may be since then, too"
+    assert replace(user(clicks=4), recent=recent).engagements_before(T0 - 1) == 0
+    assert user(views=3).engagements_before(T0) == 0
 
 
 def user(clicks: int = 0, purchases: int = 0, views: int = 0, days_ago: int = 0) -> UserState:

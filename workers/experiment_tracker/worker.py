@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from millrace.errors import InvalidField
 from millrace.events.rules import check_append_time, check_command, check_id, check_interaction
 from millrace.experiments import metrics
+from millrace.experiments.coverage import ITEMS_MAX
 from millrace.experiments.life import RUNNING, target
 from millrace.experiments.tracker import Tracker, TrackerLimits
 from millrace.settings import Settings
@@ -59,6 +60,7 @@ class ExperimentTracker:
         self._written_at = self._decide_at = 0.0
         metrics.USERS_MAX.set(ours.users_max)
         metrics.ANSWERS_MAX.set(ours.answers_max)
+        metrics.ITEMS_MAX.set(ITEMS_MAX)
 
     @property
     def pending_since(self) -> float | None:
@@ -98,7 +100,7 @@ class ExperimentTracker:
         """Decide, and write what changed."""
         del output
         self._models.poll(now)
-        if self._dirty_since is None or now < self._decide_at:
+        if now < self._decide_at or (self._dirty_since is None and not self._tracker.is_due(_now_ms())):
             return
         self._decide_at = now + self._commit_interval_s
         self._decide()
@@ -164,7 +166,7 @@ class ExperimentTracker:
 
     def _decide(self) -> None:
         before = {name for name, one in self._tracker.experiments.items() if one.state == RUNNING}
-        self._tracker.decide(time.time_ns() // 1_000_000)
+        self._tracker.decide(_now_ms())
         for name in sorted(before):
             experiment = self._tracker.experiments[name]
             if experiment.state != RUNNING:
@@ -190,3 +192,8 @@ class ExperimentTracker:
         metrics.RUNNING.set(running)
         metrics.USERS.set(self._tracker.users)
         metrics.ANSWERS.set(self._tracker.answers)
+        metrics.ITEMS.set(self._tracker.items)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
