@@ -1,0 +1,202 @@
+"""The tests of input drift against scipy and published figures, and what they do where there is little or nothing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import chi2, chi2_contingency, f, false_discovery_control, fisher_exact, ks_2samp
+
+from millrace.drift.cells import chi_square, jensen_shannon, missing_rate, population_stability
+from millrace.drift.compare import compare
+from millrace.drift.correction import Dial, holm
+from millrace.drift.counts import Counts, Edges
+from millrace.drift.evidence import Method
+from millrace.drift.kolmogorov_smirnov import kolmogorov_smirnov
+from millrace.drift.reference import Reference
+from millrace.errors import InvalidField
+
+LEVEL = 0.001
+NUMERIC: list[Method] = [kolmogorov_smirnov, jensen_shannon, population_stability, chi_square]
+
+
+def rounded_up(edges: Edges, values: np.ndarray) -> np.ndarray:
+    """Each value as the upper edge of its cell."""
+    return np.append(edges.edges, np.inf)[np.searchsorted(edges.edges, values)]
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "shift"), [(2_000, 500, 0.0), (300, 2_000, 0.1), (5_000, 5_000, 0.3), (10, 40, 1.0)]
+)
+def test_the_distance_is_scipys_of_values_rounded_up_and_its_p_value_a_bound(n: int, m: int, shift: float) -> None:
+    rng = np.random.default_rng(n)
+    before, now = rng.normal(size=n), rng.normal(shift, size=m)
+    reference = Reference.of_numbers("x", before)
+    found = kolmogorov_smirnov(reference, reference.cells.count(now), LEVEL)
+    scipys = ks_2samp(rounded_up(reference.cells, before), rounded_up(reference.cells, now), method="exact")
+    assert found.statistic == found.effect == pytest.approx(scipys.statistic, abs=1e-12)
+    exact = ks_2samp(before, now, method="exact")
+    assert found.statistic <= exact.statistic + 1e-12
+    assert found.statistic >= exact.statistic - max(reference.counts.cells.max() / n, 1 / m)
+    assert found.p_value >= min(scipys.pvalue, 1.0) * 0.999
+    assert found.p_value <= 3 * scipys.pvalue + 1e-300 or scipys.pvalue > 0.05 or min(n, m) < 100, "and not a loose one"
+    assert (found.statistic > found.threshold) == (found.p_value < LEVEL)
+
+
+def test_shares_agree_with_scipys_chi_square_and_jensen_shannon() -> None:
+    rng = np.random.default_rng(1)
+    reference = Reference.of_names("device", rng.choice(["phone", "desk", "tv"], 900, p=[0.6, 0.3, 0.1]).tolist())
+    window = reference.cells.count(rng.choice(["phone", "desk", "tv", "watch"], 400, p=[0.5, 0.3, 0.1, 0.1]).tolist())
+    table = np.array([reference.counts.cells, window.cells])
+    g = chi2_contingency(table, correction=False, lambda_="log-likelihood")
+    found = chi_square(reference, window, LEVEL)
+    assert [found.statistic, found.p_value] == pytest.approx([g.statistic, g.pvalue])
+    assert found.threshold == pytest.approx(chi2.isf(LEVEL, 3))
+    p, q = table[0] / 900, table[1] / 400
+    assert jensen_shannon(reference, window, LEVEL).statistic == pytest.approx(jensenshannon(p, q, 2) ** 2)
+    assert found.effect == pytest.approx(np.abs(p - q).sum() / 2)
+    assert window.cells[-1] > 0, "a new category is a cell of its own"
+
+
+def test_the_index_of_population_stability_is_its_formula() -> None:
+    """Ten equal shares against .19 in one and .09 in the others: .09 log(1.9) + 9 x (-.01) log(.9) = .0672."""
+    reference = Reference("x", Edges(np.arange(9.0)), np.full((1, 10), 100_000), np.zeros(1, dtype=int))
+    window = Counts(np.array([190_000] + [90_000] * 9))
+    found = population_stability(reference, window, LEVEL)
+    assert found.statistic == pytest.approx(0.09 * math.log(1.9) - 0.09 * math.log(0.9), rel=1e-4)
+    assert found.threshold == pytest.approx(chi2.isf(LEVEL, 9) * (1 / 1_000_000 + 1 / 1_000_000))
+
+
+def test_missing_values_are_tested_in_a_table_of_two_by_two() -> None:
+    reference = Reference("x", Edges(np.empty(0)), np.array([[15]]), np.array([5]))
+    found = missing_rate(reference, Counts(np.array([7]), 13), LEVEL)
+    expected = chi2_contingency([[15, 5], [7, 13]], correction=False, lambda_="log-likelihood")
+    assert [found.statistic, found.p_value] == pytest.approx([expected.statistic, expected.pvalue])
+    assert found.effect == pytest.approx(13 / 20 - 5 / 20)
+
+
+@pytest.mark.parametrize(
+    "table", [(100_000, 0, 10_000, 3), (100_000, 30, 10_000, 15), (200, 2, 200, 30), (50, 0, 10, 4)]
+)
+def test_few_missing_values_are_judged_about_as_exactly_as_fisher_does(table: tuple[int, int, int, int]) -> None:
+    """Within a factor of six; Pearson's chi-square calls the first 17,000 times too rare."""
+    present, missing, present_now, missing_now = table
+    reference = Reference("x", Edges(np.empty(0)), np.array([[present]]), np.array([missing]))
+    found = missing_rate(reference, Counts(np.array([present_now]), missing_now), LEVEL)
+    exact = fisher_exact([[present, missing], [present_now, missing_now]]).pvalue
+    assert exact / 6 < found.p_value < 2 * exact
+
+
+def test_an_estimated_design_effect_widens_as_f_and_t_do() -> None:
+    """28 days of 200 values that share a level: a smaller sample by the effect, with an F distribution's tails."""
+    rng = np.random.default_rng(2)
+    days = np.repeat(np.arange(28), 200)
+    values = rng.normal(size=28)[days] * 0.5 + rng.normal(size=5_600)
+    clustered, plain = Reference.of_numbers("x", values, days), Reference.of_numbers("x", values)
+    window = clustered.cells.count(rng.normal(0.2, 1.1, size=200))
+    for method in NUMERIC:
+        assert method(clustered, window, LEVEL).statistic == pytest.approx(method(plain, window, LEVEL).statistic)
+        assert method(clustered, window, LEVEL).threshold > 2 * method(plain, window, LEVEL).threshold
+    wide, narrow = chi_square(clustered, window, LEVEL), chi_square(plain, window, LEVEL)
+    degrees = 15
+    effect = wide.threshold / (degrees * f.isf(LEVEL, degrees, 27))
+    assert narrow.threshold == pytest.approx(chi2.isf(LEVEL, degrees))
+    assert wide.p_value == pytest.approx(f.sf(wide.statistic / effect / degrees, degrees, 27))
+    assert 2 < effect < 60
+
+
+def test_holms_adjustment_is_that_of_the_definition() -> None:
+    """By hand; and never above Bonferroni's, never below Benjamini and Hochberg's, which is scipy's."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    p = np.random.default_rng(3).random(50) ** 3
+    adjusted = np.array(holm(p.tolist()))
+    assert (adjusted <= np.minimum(50 * p, 1)).all()
+    assert (adjusted >= false_discovery_control(p) - 1e-12).all()
+    assert holm([]) == []
+
+
+def test_size_and_evidence_are_both_needed() -> None:
+    rng = np.random.default_rng(4)
+    reference = Reference.of_numbers("x", rng.normal(size=100_000))
+    dial = Dial()
+
+    def alarms(shift: float, size: int) -> bool:
+        window = reference.cells.count(rng.normal(shift, size=size))
+        return any(finding.alarm for finding in compare([reference], {"x": window}, dial))
+
+    assert not alarms(0.02, 100_000), "evidence without size"
+    assert alarms(0.2, 100_000)
+    assert not alarms(0.2, 200), "size without evidence"
+
+
+def test_missing_values_are_a_signal_of_their_own() -> None:
+    rng = np.random.default_rng(5)
+    reference = Reference.of_numbers("x", np.where(rng.random(20_000) < 0.01, np.nan, rng.normal(size=20_000)))
+    values = np.where(rng.random(5_000) < 0.05, np.nan, rng.normal(size=5_000))
+    found = compare([reference], {"x": reference.cells.count(values)}, Dial())
+    assert [(each.evidence.method, each.alarm) for each in sorted(found, key=lambda each: each.evidence.method)] == [
+        ("kolmogorov-smirnov", False),
+        ("missing", True),
+    ]
+
+
+def test_all_missing_says_that_and_nothing_else() -> None:
+    reference = Reference.of_numbers("x", np.random.default_rng(6).normal(size=1_000))
+    window = reference.cells.count(np.full(500, np.nan))
+    first, second = compare([reference], {"x": window}, Dial())
+    assert (first.evidence.method, first.evidence.effect, first.alarm) == ("missing", 1.0, True)
+    assert (second.evidence.p_value, second.alarm) == (1.0, False)
+    nothing_known = Reference.of_numbers("x", np.full(10, np.nan))
+    for method in (*NUMERIC, missing_rate):
+        assert not math.isnan(method(nothing_known, nothing_known.cells.count([1.0, 2.0]), LEVEL).p_value)
+        assert method(reference, Counts(np.zeros_like(window.cells)), LEVEL).p_value == 1.0
+
+
+def test_a_constant_feature_may_stay_and_not_move_either_way() -> None:
+    reference = Reference.of_numbers("x", np.full(5_000, 3.0))
+    for value, moved in ((3.0, False), (3.0 - 1e-9, True), (4.0, True)):
+        for method in NUMERIC:
+            found = method(reference, reference.cells.count(np.full(1_000, value)), LEVEL)
+            assert (found.p_value < LEVEL) == moved, (method, value)
+
+
+def test_a_reference_of_ten_rows_finds_only_what_ten_rows_can_show() -> None:
+    reference = Reference.of_numbers("x", np.arange(10.0))
+    alike = reference.cells.count(np.random.default_rng(7).uniform(-0.5, 9.5, 10_000))
+    another = reference.cells.count(np.full(10_000, 50.0))
+    dial = Dial()
+    assert not any(finding.alarm for finding in compare([reference], {"x": alike}, dial))
+    assert any(finding.alarm for finding in compare([reference], {"x": another}, dial))
+    assert kolmogorov_smirnov(reference, alike, dial.level).threshold > 0.8
+
+
+def test_a_new_category_alarms_once_there_is_enough_of_it() -> None:
+    reference = Reference.of_names("placement", ["home"] * 700 + ["cart"] * 300)
+    same, new = ["home"] * 350 + ["cart"] * 150, ["story"] * 60
+    for names, alarm in ((same, False), (same + new, True), (same + new[:1], False)):
+        found = compare([reference], {"placement": reference.cells.count(names)}, Dial())
+        assert any(finding.alarm for finding in found) == alarm
+
+
+def test_windows_that_do_not_fit_are_refused() -> None:
+    reference = Reference.of_numbers("x", [1.0, 2.0, 3.0])
+    with pytest.raises(InvalidField, match=r"windows\[x\]: not there"):
+        compare([reference], {}, Dial())
+    with pytest.raises(InvalidField, match="cells"):
+        compare([reference], {"x": Counts(np.zeros(2, dtype=int))}, Dial())
+    with pytest.raises(InvalidField, match="one for each of 3 values"):
+        Reference.of_numbers("x", [1.0, 2.0, 3.0], [1, 2])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"false_alarms_per_day": 0}, {"false_alarms_per_day": 30}, {"looks_per_day": 0}, {"least_moved": 2}]
+)
+def test_a_dial_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InvalidField):
+        Dial(**wrong)
+
+
+def test_no_model_without_drift_is_compared_with_nothing() -> None:
+    assert compare([], {}, Dial()) == []
