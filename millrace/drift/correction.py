@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from millrace.errors import InvalidField
 
+TESTS = 2
+"""Of each feature: its values, and how many are missing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Dial:
@@ -41,7 +44,7 @@ class Dial:
     def __post_init__(self) -> None:
         if not self.looks_per_day > 0:
             raise InvalidField("looks_per_day", f"{self.looks_per_day:g}", "above 0")
-        if not 0 < self.level < 1:
+        if not 0 < self.false_alarms_per_day < self.looks_per_day:
             raise InvalidField("false_alarms_per_day", f"{self.false_alarms_per_day:g}", "above 0, below looks_per_day")
         for name, least in (("least_moved", self.least_moved), ("least_missing", self.least_missing)):
             if not 0 <= least <= 1:
@@ -49,8 +52,8 @@ class Dial:
 
     @property
     def level(self) -> float:
-        """Of each test at each look."""
-        return self.false_alarms_per_day / self.looks_per_day
+        """Of each test at each look; every feature has ``TESTS``."""
+        return self.false_alarms_per_day / self.looks_per_day / TESTS
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
