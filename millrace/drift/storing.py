@@ -57,5 +57,5 @@ def from_bytes(content: bytes) -> list[AnyReference]:
 def _reference(words: Mapping[str, Any], at: int, numbers: Mapping[str, npt.NDArray[Any]]) -> AnyReference:
     blocks, missing = (numbers[f"{name}_{at}"].astype(np.int64) for name in ("blocks", "missing"))
     if words["names"] is None:
-        return Reference(str(words["name"]), Edges(numbers[f"edges_{at}"].astype(np.float64)), blocks, missing)
+        return Reference(str(words["name"]), Edges(numbers[f"edges_{at}"].astype(np.float32)), blocks, missing)
     return Reference(str(words["name"]), Categories(tuple(str(name) for name in words["names"])), blocks, missing)

@@ -32,7 +32,7 @@ def rounded_up(edges: Edges, values: np.ndarray) -> np.ndarray:
 )
 def test_the_distance_is_scipys_of_values_rounded_up_and_its_p_value_a_bound(n: int, m: int, shift: float) -> None:
     rng = np.random.default_rng(n)
-    before, now = rng.normal(size=n), rng.normal(shift, size=m)
+    before, now = (rng.normal(mean, size=size).astype(np.float32) for mean, size in ((0.0, n), (shift, m)))
     reference = Reference.of_numbers("x", before)
     found = kolmogorov_smirnov(reference, reference.cells.count(now), LEVEL)
     scipys = ks_2samp(rounded_up(reference.cells, before), rounded_up(reference.cells, now), method="exact")
@@ -62,7 +62,7 @@ def test_shares_agree_with_scipys_chi_square_and_jensen_shannon() -> None:
 
 def test_the_index_of_population_stability_is_its_formula() -> None:
     """Ten equal shares against .19 in one and .09 in the others: .09 log(1.9) + 9 x (-.01) log(.9) = .0672."""
-    reference = Reference("x", Edges(np.arange(9.0)), np.full((1, 10), 100_000), np.zeros(1, dtype=int))
+    reference = Reference("x", Edges(np.arange(9, dtype=np.float32)), np.full((1, 10), 100_000), np.zeros(1, dtype=int))
     window = Counts(np.array([190_000] + [90_000] * 9))
     found = population_stability(reference, window, LEVEL)
     assert found.statistic == pytest.approx(0.09 * math.log(1.9) - 0.09 * math.log(0.9), rel=1e-4)
@@ -70,7 +70,7 @@ def test_the_index_of_population_stability_is_its_formula() -> None:
 
 
 def test_missing_values_are_tested_in_a_table_of_two_by_two() -> None:
-    reference = Reference("x", Edges(np.empty(0)), np.array([[15]]), np.array([5]))
+    reference = Reference("x", Edges(np.empty(0, dtype=np.float32)), np.array([[15]]), np.array([5]))
     found = missing_rate(reference, Counts(np.array([7]), 13), LEVEL)
     expected = chi2_contingency([[15, 5], [7, 13]], correction=False, lambda_="log-likelihood")
     assert [found.statistic, found.p_value] == pytest.approx([expected.statistic, expected.pvalue])
@@ -83,7 +83,7 @@ def test_missing_values_are_tested_in_a_table_of_two_by_two() -> None:
 def test_few_missing_values_are_judged_about_as_exactly_as_fisher_does(table: tuple[int, int, int, int]) -> None:
     """Within a factor of six; Pearson's chi-square calls the first 17,000 times too rare."""
     present, missing, present_now, missing_now = table
-    reference = Reference("x", Edges(np.empty(0)), np.array([[present]]), np.array([missing]))
+    reference = Reference("x", Edges(np.empty(0, dtype=np.float32)), np.array([[present]]), np.array([missing]))
     found = missing_rate(reference, Counts(np.array([present_now]), missing_now), LEVEL)
     exact = fisher_exact([[present, missing], [present_now, missing_now]]).pvalue
     assert exact / 6 < found.p_value < 2 * exact
@@ -156,7 +156,7 @@ def test_all_missing_says_that_and_nothing_else() -> None:
 
 def test_a_constant_feature_may_stay_and_not_move_either_way() -> None:
     reference = Reference.of_numbers("x", np.full(5_000, 3.0))
-    for value, moved in ((3.0, False), (3.0 - 1e-9, True), (4.0, True)):
+    for value, moved in ((3.0, False), (3.0 - 1e-6, True), (4.0, True)):
         for method in NUMERIC:
             found = method(reference, reference.cells.count(np.full(1_000, value)), LEVEL)
             assert (found.p_value < LEVEL) == moved, (method, value)

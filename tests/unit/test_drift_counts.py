@@ -64,7 +64,16 @@ def test_frequent_values_have_cells_of_their_own() -> None:
     counts = edges.count(values).cells
     at = int(np.searchsorted(edges.edges, 0.0))
     assert counts[at] == 900
-    assert edges.count([-1e-300]).cells[at] == 0
+    assert edges.count([-1e-40]).cells[at] == 0
+
+
+def test_a_value_is_the_same_in_32_and_64_bits() -> None:
+    """log(.001), the floor of several features, is another number in each: the cells must not care."""
+    floor = np.log(0.001)
+    values = np.concatenate([np.full(900, floor), np.linspace(-6, 0, 100)])
+    edges = Edges.of(values)
+    assert (edges.count(values).cells == edges.count(values.astype(np.float32)).cells).all()
+    assert edges.count([np.float64(floor), 1e300]).missing == 1, "and what does not fit is infinite"
 
 
 def test_nan_none_and_infinities_are_missing() -> None:
@@ -148,12 +157,12 @@ def test_a_damaged_file_is_refused_with_the_reason() -> None:
 
 def test_counts_and_cells_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InvalidField, match="ascending"):
-        Edges(np.array([1.0, 1.0]))
+        Edges(np.array([1.0, 1.0], dtype=np.float32))
     with pytest.raises(InvalidField, match="twice"):
         Categories(("a", "a"))
     with pytest.raises(InvalidField, match=r"x\.blocks"):
-        Reference("x", Edges(np.array([1.0])), np.zeros((1, 3), dtype=int), np.zeros(1, dtype=int))
+        Reference("x", Edges(np.array([1.0], dtype=np.float32)), np.zeros((1, 3), dtype=int), np.zeros(1, dtype=int))
     with pytest.raises(InvalidField, match="below 0"):
-        Reference("x", Edges(np.array([1.0])), np.array([[1, -1]]), np.zeros(1, dtype=int))
+        Reference("x", Edges(np.array([1.0], dtype=np.float32)), np.array([[1, -1]]), np.zeros(1, dtype=int))
     with pytest.raises(InvalidField, match="keep"):
         Rolling[Block](0)
