@@ -12,6 +12,7 @@ from benchmarks.claims import Row, median_row, rate_row, seed_of, share_row
 from benchmarks.drifting_features import (
     FEATURES,
     LOOKS,
+    alike_days,
     looks_until_found,
     single_alarm,
     stability_alarms,
@@ -30,9 +31,11 @@ from benchmarks.drifting_labels import (
     false_alarms,
 )
 from millrace.drift.block import Baseline, Block
+from millrace.drift.cells import chi_square, jensen_shannon, population_stability
 from millrace.drift.compare import compare
 from millrace.drift.correction import Dial
 from millrace.drift.e_detector import EDetector
+from millrace.drift.kolmogorov_smirnov import kolmogorov_smirnov
 from millrace.drift.reference import Reference
 from millrace.drift.river_detectors import adwin, page_hinkley
 
@@ -65,10 +68,10 @@ def false_alarm_rows(runs: int = STREAMS) -> Iterator[Row]:
 
     plain, single = Stream(), Stream(size=1)
     yield row("drift.null", OURS, ours, plain, REFERENCE, 1, 1.0)
-    yield row("drift.null", "ADWIN, delta .002", lambda _: adwin(), single, 1, 20, None)
-    yield row("drift.null", "Page-Hinkley, as in river", lambda _: page_hinkley(), single, 1, 20, None)
-    yield row("drift.null", f"always, every {SIZE} outcomes", lambda _: Always(), plain, 1, 20, None)
-    yield row("drift.null", "never", lambda _: Never(), plain, 1, 20, None)
+    yield row("drift.null", "ADWIN, delta .002", lambda _: adwin(), single, SIZE, 20, None)
+    yield row("drift.null", "Page-Hinkley, as in river", lambda _: page_hinkley(), single, SIZE, 20, None)
+    yield row("drift.null", f"always, every {SIZE} outcomes", lambda _: Always(), plain, SIZE, 20, None)
+    yield row("drift.null", "never", lambda _: Never(), plain, SIZE, 20, None)
     for size in (20_000, 5_000):
         name = f"drift.null.reference_{size:_}"
         yield row(name, OURS, ours, plain, size, 2, 1.0)
@@ -110,6 +113,11 @@ def single_rows(runs: int = SINGLE_RUNS) -> Iterator[Row]:
         rule = "Kolmogorov-Smirnov, evidence and a twentieth moved"
         yield share_row(name, rule, sum(ours for ours, _ in found), runs, bound, least)
         yield share_row(name, "Kolmogorov-Smirnov at .05", sum(naive for _, naive in found), runs)
+    for method in (kolmogorov_smirnov, jensen_shannon, population_stability, chi_square):
+        name = f"drift.days.{method.__name__}"
+        found_in = alike_days(method, runs, np.random.default_rng(seed_of(name)))
+        yield share_row(name, "above its threshold at .01, days differ as they did", found_in.days, runs, 0.02)
+        yield share_row(name, "the same, values independent", found_in.independent, runs)
     for size in (100, 1_000, 100_000):
         name = f"drift.psi.{size:_}"
         null, tenth = stability_alarms(size, runs, np.random.default_rng(seed_of(name)))

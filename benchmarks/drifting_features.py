@@ -12,6 +12,7 @@ from millrace.drift.cells import population_stability
 from millrace.drift.compare import compare
 from millrace.drift.correction import Dial
 from millrace.drift.counts import Counts, Edges
+from millrace.drift.evidence import Method
 from millrace.drift.kolmogorov_smirnov import kolmogorov_smirnov
 from millrace.drift.reference import Reference
 from millrace.drift.rolling import Rolling
@@ -29,7 +30,7 @@ MISSING = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What rules said in one run of ``LOOKS`` looks.
+    """What rules said in one run.
 
     Attributes
     ----------
@@ -67,19 +68,19 @@ def features(rng: np.random.Generator) -> list[Reference[Edges]]:
 
 
 def windows(
-    references: list[Reference[Edges]], rng: np.random.Generator, shift: float = 0.0
+    references: list[Reference[Edges]], rng: np.random.Generator, shift: float = 0.0, looks: int = LOOKS
 ) -> Iterator[dict[str, Counts]]:
     """The last day's counts of every feature, hour by hour; the first feature is shifted."""
     rolling = {reference.name: Rolling[Counts](HOURS) for reference in references}
-    values = [hours(LOOKS + HOURS - 1, rng, 0.0 if at else shift) for at in range(len(references))]
-    for hour in range(LOOKS + HOURS - 1):
+    values = [hours(looks + HOURS - 1, rng, 0.0 if at else shift) for at in range(len(references))]
+    for hour in range(looks + HOURS - 1):
         for reference, mine in zip(references, values, strict=True):
             rolling[reference.name].add(hour, reference.cells.count(mine[hour]))
         if hour >= HOURS - 1:
             yield {name: total for name, each in rolling.items() if (total := each.total()) is not None}
 
 
-def watch_features(rng: np.random.Generator, naive: bool = False) -> Seen:
+def watch_features(rng: np.random.Generator, naive: bool = False, looks: int = LOOKS) -> Seen:
     """One run in which nothing drifts; the naive rules only if asked for."""
     references, dial = features(rng), Dial()
     ours = independent = tenth = quarter = False
@@ -87,7 +88,7 @@ def watch_features(rng: np.random.Generator, naive: bool = False) -> Seen:
         Reference(each.name, each.cells, each.blocks.sum(axis=0, keepdims=True), each.missing.sum(keepdims=True))
         for each in references
     ]
-    for now in windows(references, rng):
+    for now in windows(references, rng, looks=looks):
         ours |= any(finding.alarm for finding in compare(references, now, dial))
         if naive and not (independent and tenth and quarter):
             tests = [kolmogorov_smirnov(each, now[each.name], 0.05 / FEATURES) for each in plain]
@@ -114,6 +115,27 @@ def single_alarm(shift: float, rng: np.random.Generator, size: int = 100_000) ->
     window = {"x": reference.cells.count(rng.normal(shift, size=size))}
     alone = kolmogorov_smirnov(reference, window["x"], 0.05)
     return any(finding.alarm for finding in compare([reference], window, Dial())), alone.p_value <= 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """Runs in which a test at .01 alarmed, knowing how days differ, and taking values as independent."""
+
+    days: int
+    independent: int
+
+
+def alike_days(method: Method, runs: int, rng: np.random.Generator, size: int = 500) -> Days:
+    """A day against ``DAYS`` of ``size`` values, whose levels have a deviation of .3 and do not drift."""
+    clustered = independent = 0
+    days = np.repeat(np.arange(DAYS), size)
+    for _ in range(runs):
+        values = rng.normal(size=DAYS)[days] * 0.3 + rng.normal(size=len(days))
+        reference = Reference.of_numbers("x", values, days)
+        window = reference.cells.count(rng.normal() * 0.3 + rng.normal(size=size))
+        clustered += method(reference, window, 0.01).p_value <= 0.01
+        independent += method(Reference.of_numbers("x", values), window, 0.01).p_value <= 0.01
+    return Days(clustered, independent)
 
 
 def stability_alarms(size: int, runs: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -11,8 +11,8 @@ Jensen-Shannon bits, weighted by a half                       ~ X (1/n + 1/m) / 
 PSI            sum (p - q) log(p / q)                         ~ X (1/n + 1/m) (B. Yurdakul and J. Naranjo, 2020)
 ============== ============================================== =====================================================
 
-each times the mean design effect (``millrace.drift.dispersion``); divided by it and by ``k - 1``, they are referred to
-an F distribution where it was estimated.
+each times the mean design effect (``millrace.drift.dispersion``); where it was estimated, they are referred to an F
+distribution with as many degrees of freedom as the cells have directions to vary in.
 
 The chi-square test is that of the likelihood ratio: its upper tail is right within a small factor for counts of a few,
 where Pearson's is wrong by orders of magnitude at levels such as 1e-6.
@@ -72,13 +72,15 @@ class Shares:
 
     def evidence(self, method: str, statistic: float, unit: float, level: float) -> Evidence:
         """Refer a statistic, which is ``unit`` times X while nothing changed, to its distribution."""
-        degrees = max(int(((self.before > 0) | (self.now > 0)).sum()) - 1, 1)
-        unit *= self.dispersion.effect
+        dispersion, cells = self.dispersion, max(int(((self.before > 0) | (self.now > 0)).sum()) - 1, 1)
+        directions = dispersion.directions or cells
+        # X is spread over so many directions, and no more.
+        unit *= dispersion.effect * cells / directions
         return Evidence(
             method,
             statistic,
-            threshold=_quantile(level, degrees, self.dispersion.freedom) * unit,
-            p_value=_tail(statistic / unit, degrees, self.dispersion.freedom),
+            threshold=_quantile(level, directions, dispersion.freedom) * unit,
+            p_value=_tail(statistic / unit, directions, dispersion.freedom),
             effect=float(np.abs(self.p - self.q).sum()) / 2,
         )
 
@@ -151,14 +153,14 @@ def _rare_together(share: Floats, part: float) -> Ints:
     return np.where(alone, np.cumsum(alone) - 1, alone.sum()).astype(np.int64)
 
 
-def _tail(ratio: float, degrees: int, freedom: float) -> float:
+def _tail(ratio: float, degrees: float, freedom: float) -> float:
     """P(X > ratio), the effect being known or estimated."""
     if math.isinf(freedom):
         return float(chdtrc(degrees, ratio))
     return float(betainc(freedom / 2, degrees / 2, freedom / (freedom + ratio)))
 
 
-def _quantile(level: float, degrees: int, freedom: float) -> float:
+def _quantile(level: float, degrees: float, freedom: float) -> float:
     """The ratio whose tail is ``level``."""
     if math.isinf(freedom):
         return float(chdtri(degrees, level))

@@ -86,7 +86,9 @@ class Edges:
             return cls(np.empty(0, dtype=np.float32))
         at = np.quantile(given, np.arange(1, bins + 1) / bins, method="inverted_cdf")
         frequent = at[:-1][np.diff(at) == 0]
-        return cls(np.unique(np.concatenate([at, np.nextafter(frequent, np.float32(-np.inf))])))
+        with np.errstate(over="ignore"):
+            below = np.nextafter(frequent, np.float32(-np.inf))
+        return cls(np.unique(np.concatenate([at, below[np.isfinite(below)]])))
 
     @property
     def size(self) -> int:

@@ -13,6 +13,7 @@ from millrace.drift.cells import chi_square, jensen_shannon, missing_rate, popul
 from millrace.drift.compare import compare
 from millrace.drift.correction import Dial, holm
 from millrace.drift.counts import Counts, Edges
+from millrace.drift.dispersion import of_cells
 from millrace.drift.evidence import Method
 from millrace.drift.kolmogorov_smirnov import kolmogorov_smirnov
 from millrace.drift.reference import Reference
@@ -89,8 +90,8 @@ def test_few_missing_values_are_judged_about_as_exactly_as_fisher_does(table: tu
     assert exact / 6 < found.p_value < 2 * exact
 
 
-def test_an_estimated_design_effect_widens_as_f_and_t_do() -> None:
-    """28 days of 200 values that share a level: a smaller sample by the effect, with an F distribution's tails."""
+def test_days_that_differ_widen_every_threshold() -> None:
+    """28 days of 200 values that share a level: another threshold for the same statistic."""
     rng = np.random.default_rng(2)
     days = np.repeat(np.arange(28), 200)
     values = rng.normal(size=28)[days] * 0.5 + rng.normal(size=5_600)
@@ -99,12 +100,29 @@ def test_an_estimated_design_effect_widens_as_f_and_t_do() -> None:
     for method in NUMERIC:
         assert method(clustered, window, LEVEL).statistic == pytest.approx(method(plain, window, LEVEL).statistic)
         assert method(clustered, window, LEVEL).threshold > 2 * method(plain, window, LEVEL).threshold
-    wide, narrow = chi_square(clustered, window, LEVEL), chi_square(plain, window, LEVEL)
-    degrees = 15
-    effect = wide.threshold / (degrees * f.isf(LEVEL, degrees, 27))
-    assert narrow.threshold == pytest.approx(chi2.isf(LEVEL, degrees))
-    assert wide.p_value == pytest.approx(f.sf(wide.statistic / effect / degrees, degrees, 27))
-    assert 2 < effect < 60
+
+
+def test_shares_that_vary_together_are_referred_to_an_f_distribution_of_few_degrees() -> None:
+    """28 days of 400 values in eight categories that one level moves: about one direction, where cells have seven."""
+    rng = np.random.default_rng(12)
+    days = np.repeat(np.arange(28), 400)
+    levels = rng.normal(size=28)[days] * 0.5 + rng.normal(size=11_200)
+    names = np.digitize(levels, [-1.2, -0.7, -0.3, 0.0, 0.3, 0.7, 1.2]).astype(str)
+    clustered, plain = Reference.of_names("x", names.tolist(), days), Reference.of_names("x", names.tolist())
+    window = clustered.cells.count(rng.permutation(names)[:400].tolist())
+    wide, narrow, found = (
+        chi_square(clustered, window, LEVEL),
+        chi_square(plain, window, LEVEL),
+        of_cells(clustered.blocks),
+    )
+    assert found.directions is not None
+    assert 1 < found.directions < 2
+    unit = 7 * found.effect / found.directions
+    assert wide.threshold == pytest.approx(unit * found.directions * f.isf(LEVEL, found.directions, 27))
+    tail = f.sf(wide.statistic / unit / found.directions, found.directions, 27)
+    assert wide.p_value == pytest.approx(tail)
+    assert narrow.threshold == pytest.approx(chi2.isf(LEVEL, 7))
+    assert narrow.statistic == pytest.approx(wide.statistic)
 
 
 def test_holms_adjustment_is_that_of_the_definition() -> None:
