@@ -76,9 +76,12 @@ def false_alarm_rows(runs: int = STREAMS) -> Iterator[Row]:
         name = f"drift.null.reference_{size:_}"
         yield row(name, OURS, ours, plain, size, 2, 1.0)
         yield row(name, "the reference is the truth", credulous, plain, size, 2, None)
+    users, season = Stream(spread=0.1), Stream(swing=0.4, looked_for=True)
+    both = Stream(spread=0.1, swing=0.4, looked_for=True)
     for name, naive, stream, blind in (
-        ("users", "outcomes are independent", Stream(spread=0.1), Stream(spread=0.1)),
-        ("season", "every hour is expected to be alike", Stream(swing=0.4), Stream(swing=0.4, known=False)),
+        ("users", "outcomes are independent", users, users),
+        ("season", "every hour is expected to be alike", season, Stream(swing=0.4)),
+        ("users_and_season", "both", both, Stream(spread=0.1, swing=0.4)),
     ):
         yield row(f"drift.null.{name}", OURS, ours, stream, REFERENCE, 2, 1.0)
         yield row(f"drift.null.{name}", naive, credulous, blind, REFERENCE, 10, None)

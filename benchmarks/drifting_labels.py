@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.watched import Floats
 from millrace.drift.block import Baseline, Block
 from millrace.drift.detector import Change, ChangeDetector
+from millrace.drift.hours import HOURS, PARAMETERS, Hours
 
 RATE = 0.05
 SIZE = 20
@@ -48,15 +49,15 @@ class Stream:
         .1, the correlation within a user is .09.
     swing
         Of the day, relative.
-    known
-        Whether the day's swing is in what is expected.
+    looked_for
+        Whether the hours of the reference say what is usual; else every hour is expected to be like the others.
     size
         Outcomes of a block.
     """
 
     spread: float = 0.0
     swing: float = 0.0
-    known: bool = True
+    looked_for: bool = False
     size: int = SIZE
 
     def blocks(self, rate: float, outcomes: int, rng: np.random.Generator) -> list[Block]:
@@ -67,12 +68,23 @@ class Stream:
         if self.spread:
             total = 1 / self.spread
             rates = rng.beta(rate * total, (1 - rate) * total, count)
-        clicks = rng.binomial(self.size, np.minimum(rates * season, 1.0))
-        usual = season if self.known else np.ones(count)
-        return [
-            Block(self.size, clicked, unit)
-            for clicked, unit in zip(clicks.astype(float).tolist(), (self.size * usual).tolist(), strict=True)
-        ]
+        clicks = rng.binomial(self.size, np.minimum(rates * season, 1.0)).astype(float)
+        return [Block(self.size, clicked, self.size) for clicked in clicks.tolist()]
+
+    def learn(self, outcomes: int, rng: np.random.Generator) -> tuple[Hours, Baseline]:
+        """What a reference of that many outcomes says."""
+        blocks = self.blocks(RATE, outcomes, rng)
+        if not self.looked_for:
+            return Hours(), Baseline.of(blocks)
+        hours: dict[int, Block] = {}
+        for at, block in enumerate(blocks):
+            hours[self.hour(at)] = hours.get(self.hour(at), Block(0, 0.0, 0.0)) + block
+        usual = Hours.of(hours)
+        return usual, Baseline.of([usual.block(hour, block) for hour, block in hours.items()], PARAMETERS)
+
+    def hour(self, block: int) -> int:
+        """The hour since the first midnight of a block."""
+        return block * self.size * HOURS // DAY
 
 
 def false_alarms(
@@ -81,9 +93,10 @@ def false_alarms(
     """Alarms in streams at the rate of their reference, each with a reference of its own."""
     alarms = 0
     for _ in range(streams):
-        detector = make(Baseline.of(stream.blocks(RATE, reference, rng)))
-        for block in stream.blocks(RATE, outcomes, rng):
-            alarms += detector.update(block) is not None
+        usual, baseline = stream.learn(reference, rng)
+        detector = make(baseline)
+        for at, block in enumerate(stream.blocks(RATE, outcomes, rng)):
+            alarms += detector.update(usual.block(stream.hour(at), block)) is not None
     return alarms
 
 

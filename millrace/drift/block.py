@@ -82,8 +82,15 @@ class Baseline:
             raise InvalidField("dispersion", f"{self.dispersion:g}", "1 and more")
 
     @classmethod
-    def of(cls, blocks: Sequence[Block]) -> Baseline:
+    def of(cls, blocks: Sequence[Block], parameters: int = 1) -> Baseline:
         """From the blocks of the training window, each as long as what makes outcomes alike, or longer.
+
+        Parameters
+        ----------
+        parameters
+            How many numbers of what is expected were fitted to these very blocks (``millrace.drift.hours``), the ratio
+            included: what is expected of an hour has on average so many times the variance of the ratio (the mean
+            leverage of a regression).
 
         One outcome and one half of it are added (the prior of H. Jeffreys, 1946), so that a reference without a
         single click is one of few.
@@ -94,7 +101,7 @@ class Baseline:
         rate = (whole.total + 0.5) / (whole.count + 1)
         ratio = rate * whole.count / whole.expected
         dispersion = _dispersion(blocks, ratio)
-        error = math.sqrt(dispersion * (1 - rate) / (rate * (whole.count + 1)))
+        error = math.sqrt(parameters * dispersion * (1 - rate) / (rate * (whole.count + 1)))
         return cls(ratio, rate, error, dispersion)
 
 

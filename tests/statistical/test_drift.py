@@ -24,7 +24,12 @@ AT_MOST = int(poisson.ppf(0.999, OUTCOMES / BETWEEN))
 
 @pytest.mark.parametrize(
     ("stream", "reference"),
-    [(Stream(), 100_000), (Stream(), 5_000), (Stream(spread=0.1), 100_000), (Stream(swing=0.4), 100_000)],
+    [
+        (Stream(), 100_000),
+        (Stream(), 5_000),
+        (Stream(spread=0.1), 100_000),
+        (Stream(swing=0.4, looked_for=True), 100_000),
+    ],
     ids=["plain", "small reference", "users", "season"],
 )
 def test_labels_that_do_not_change_alarm_no_more_often_than_the_dial_says(stream: Stream, reference: int) -> None:
@@ -34,7 +39,7 @@ def test_labels_that_do_not_change_alarm_no_more_often_than_the_dial_says(stream
 
 def test_what_is_not_allowed_for_shows() -> None:
     """Users taken as independent, and a day taken as flat: each alone gives more than twice what was promised."""
-    for stream in (Stream(spread=0.1), Stream(swing=0.4, known=False)):
+    for stream in (Stream(spread=0.1), Stream(swing=0.4)):
         rng = np.random.default_rng(2)
         assert false_alarms(credulous, stream, 100_000, STREAMS, OUTCOMES // STREAMS, rng) > 2 * AT_MOST
 

@@ -1,8 +1,6 @@
-"""Counts, rolling windows and references: laws of adding up, what counts as missing, and files."""
+"""Counts, rolling windows and dispersion: laws of adding up, and what counts as missing."""
 
 from __future__ import annotations
-
-import io
 
 import numpy as np
 import pytest
@@ -12,9 +10,8 @@ from hypothesis import strategies as st
 from millrace.drift.block import Block
 from millrace.drift.counts import NAMES_MAX, SORTED_FROM, Categories, Edges
 from millrace.drift.dispersion import Dispersion, of_cells, of_distribution
-from millrace.drift.reference import AnyReference, Reference
+from millrace.drift.reference import Reference
 from millrace.drift.rolling import Rolling
-from millrace.drift.storing import UnusableReferences, from_bytes, to_bytes
 from millrace.errors import InvalidField
 
 NUMBERS = st.lists(st.one_of(st.floats(width=32), st.sampled_from([0.0, 1.0, -1.0])), max_size=60)
@@ -117,42 +114,6 @@ def test_the_design_effect_of_clusters_is_kishs() -> None:
 
 def test_one_block_says_nothing_of_dispersion() -> None:
     assert of_cells(np.array([[3, 4]])) == of_distribution(np.array([[3, 4], [0, 0]])) == Dispersion()
-
-
-def test_references_come_back_from_a_file_as_they_were() -> None:
-    rng = np.random.default_rng(3)
-    days = np.repeat([0, 1], 100)
-    references: list[AnyReference] = [
-        Reference.of_numbers("age", np.append(rng.normal(size=199), np.nan), days),
-        Reference.of_names("device", ["phone", None] * 100, days),
-        Reference.of_numbers("never there", np.full(5, np.nan)),
-    ]
-    content = to_bytes(references)
-    assert to_bytes(references) == content
-    again = from_bytes(content)
-    assert [each.name for each in again] == ["age", "device", "never there"]
-    for one, two in zip(references, again, strict=True):
-        assert (one.blocks == two.blocks).all()
-        assert (one.missing == two.missing).all()
-        assert one.cells.size == two.cells.size
-    assert again[0].counts.missing == 1
-    assert again[1].cells == references[1].cells
-    assert to_bytes(again) == content
-
-
-def test_a_damaged_file_is_refused_with_the_reason() -> None:
-    content = to_bytes([Reference.of_numbers("x", [1.0, 2.0])])
-    for wrong in (b"", b"no zip", content[: len(content) // 2]):
-        with pytest.raises(UnusableReferences, match="damaged"):
-            from_bytes(wrong)
-    file = io.BytesIO()
-    np.savez(file, words=np.frombuffer(b'{"format": 9, "features": []}', dtype=np.uint8))
-    with pytest.raises(UnusableReferences, match="format 9"):
-        from_bytes(file.getvalue())
-    file = io.BytesIO()
-    np.savez(file, words=np.array([{"format": 1}], dtype=object))
-    with pytest.raises(UnusableReferences, match="damaged"):
-        from_bytes(file.getvalue())
 
 
 def test_counts_and_cells_that_do_not_fit_are_refused() -> None:
