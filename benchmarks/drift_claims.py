@@ -90,8 +90,8 @@ def false_alarm_rows(runs: int = STREAMS) -> Iterator[Row]:
 def delay_rows(runs: int = DELAYS) -> Iterator[Row]:
     """Outcomes from a change to its alarm."""
     runs = min(runs, DELAYS)
-    for after, bound in ((0.07, 2_000.0), (0.10, 450.0), (0.03, None)):
-        name = f"drift.delay.05_{round(100 * after):02}"
+    for after, bound in ((0.07, 2_000.0), (0.10, 450.0), (0.03, None), (0.055, None)):
+        name = f"drift.delay.{RATE:g}_{after:g}"
 
         def drawn(
             make: Maker, stream: Stream, part: int, warm: int = 5_000, name: str = name, after: float = after

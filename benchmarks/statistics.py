@@ -196,8 +196,8 @@ def main(runs: int, only: str) -> None:
     with ProcessPoolExecutor() as pool:
         for name, found in zip(names, pool.map(part, names, [runs] * len(names)), strict=True):
             rows += found
+            write(rows)
             say(f"{name}: done after {time.monotonic() - start:.0f} s")
-    write(rows)
     print_table(rows)
     if any(row.ok is False for row in rows):
         raise SystemExit(1)

@@ -59,8 +59,8 @@ class Baseline:
     rate
         Mean outcome, in (0, 1).
     error
-        Relative standard error of ``ratio``. A detector that took the reference for the truth would alarm 3.8 times
-        as often as it should with 5,000 reference outcomes at 5 %.
+        Relative standard error of ``ratio``. A detector that took the reference for the truth would alarm about four
+        times as often as it should with 5,000 reference outcomes at 5 %.
     dispersion
         How many times more totals of blocks vary than those of independent outcomes: users' outcomes are
         alike (``millrace.drift.dispersion``); at least 1.

@@ -17,15 +17,16 @@ smaller (the logarithm is concave).
 
 Two things that are not exact:
 
-- *The reference is an estimate.* At a factor ``f``, an excursion of ``R`` from its usual size to ``N`` takes about ``l
-  / I`` outcomes, where ``I`` is what an outcome after the change tells (Kullback and Leibler's divergence) and ``l =
-  log(N I / w)`` the height of the climb for the weight ``w``. A reference that is wrong by one standard error makes
-  such excursions ``exp(k)`` times as probable, where ``k`` is ``l / I`` times what the error adds to the drift for each
-  outcome. The mean is moved by ``k / 2`` standard errors towards the change, because ``E[exp(k (Z - k / 2))] = 1``:
-  averaged over what the reference may have been, there are as many false alarms as promised. (With 5,000 reference
-  outcomes at 5 % and no margin, 3.8 times as many.)
+- *The reference is an estimate.* At a factor ``f``, an excursion of ``R`` from its usual size to ``N`` takes about
+  ``l / I`` outcomes, where ``I`` is what an outcome after the change tells (Kullback and Leibler's divergence) and
+  ``l = log(N I / w)`` is the height of the climb for the weight ``w``. A reference that is wrong by one standard error
+  makes such excursions ``exp(k)`` times as probable, where ``k`` is ``l / I`` times what the error adds to the drift
+  for each outcome. The mean is moved by ``k / 2`` standard errors towards the change, because
+  ``E[exp(k (Z - k / 2))] = 1``: averaged over what the reference may have been, there are no more false alarms than
+  promised. (With 5,000 reference outcomes at 5 % and no margin, about four times as many.)
 - *Outcomes of a user are alike.* Logarithms are divided by the dispersion, as in quasi-likelihood (R. W. M. Wedderburn,
-  Biometrika 61, 1974)."""
+  Biometrika 61, 1974).
+"""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ from millrace.errors import InvalidField
 
 FACTORS = ((1.22, 0.25), (1.5, 0.45), (2.2, 0.3))
 """Changes of the odds that are looked for, up and down, with their weights. A change between two of them is found by
-its neighbours; one of less than a tenth takes as long as the time between false alarms."""
+its neighbours; one by a tenth takes ten times as many outcomes as one by two fifths."""
 EXPONENT_MAX = 600.0
 """exp of this is far beyond every limit, and a finite number."""
 

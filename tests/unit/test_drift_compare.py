@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import chi2, chi2_contingency, f, false_discovery_control, fisher_exact, ks_2samp
 
+from millrace.drift import correction
 from millrace.drift.cells import chi_square, jensen_shannon, missing_rate, population_stability
 from millrace.drift.compare import compare
 from millrace.drift.correction import Dial, holm
@@ -133,6 +135,7 @@ def test_holms_adjustment_is_that_of_the_definition() -> None:
     assert (adjusted <= np.minimum(50 * p, 1)).all()
     assert (adjusted >= false_discovery_control(p) - 1e-12).all()
     assert holm([]) == []
+    assert doctest.testmod(correction).failed == 0
 
 
 def test_size_and_evidence_are_both_needed() -> None:
