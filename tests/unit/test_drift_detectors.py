@@ -95,6 +95,52 @@ def test_the_recursion_is_the_sum_over_all_beginnings(given_blocks: list[tuple[i
         assert each.value == pytest.approx(expected, rel=1e-9)
 
 
+def test_with_twice_the_dispersion_an_outcome_is_half_the_evidence() -> None:
+    one, two = (EDetector(Baseline(0.05, 0.05, 1e-12, dispersion), 1e90) for dispersion in (1.0, 2.0))
+    for detector in (one, two):
+        detector.update(Block(20, 4.0, 20.0))
+    for single, double in zip(one.directions, two.directions, strict=True):
+        assert math.log(double.value / 20) == pytest.approx(math.log(single.value / 20) / 2, abs=1e-9)
+
+
+@pytest.mark.parametrize("outcomes", [5_000, 100_000])
+def test_the_margin_makes_up_for_what_the_reference_may_have_been(outcomes: int) -> None:
+    """Over references as wrong as they may be, an excursion is worth 1 on average: by integration, at its length.
+
+    The length is that of the climb to the limit, at the pace at which the ratio grows after such a change.
+    """
+    baseline = Baseline.of([Block(outcomes, outcomes * 0.05, float(outcomes))])
+    deviations = np.linspace(-6, 6, 2_001)
+    density = np.exp(-(deviations**2) / 2) / math.sqrt(2 * math.pi) * (deviations[1] - deviations[0])
+    for each in EDetector(baseline, 200_000).directions:
+        gain = math.expm1(each.slope)
+        changed = baseline.rate * math.exp(each.slope) / (1 + baseline.rate * gain)
+        pace = changed * each.slope - math.log1p(baseline.rate * gain)
+        length = math.log(200_000 * pace / each.weight) / pace
+        true = baseline.rate * (1 + deviations * baseline.error)
+        growth = np.log1p(true * gain) - math.log1p(baseline.rate * each.mean * gain)
+        worth = float(density @ np.exp(length * growth))
+        assert (each.mean > 1) == (each.slope > 0)
+        assert worth == pytest.approx(1.0, abs=0.15)
+        without = float(density @ np.exp(length * (np.log1p(true * gain) - math.log1p(baseline.rate * gain))))
+        assert without > 1.03 * worth
+
+
+def test_what_always_happens_is_no_evidence() -> None:
+    detector = EDetector(Baseline(1.0, 0.99, error=0.5), 1e90)
+    detector.update(Block(10, 10.0, 10.0))
+    assert all(each.value <= 10 * (1 + 1e-12) for each in detector.directions)
+
+
+def test_nothing_of_before_an_alarm_is_in_the_next_one() -> None:
+    detector = e_detector()
+    changes = [change for block in clicks(0.5, 100, seed=12) if (change := detector.update(block))]
+    assert len(changes) > 10
+    assert sum(change.outcomes for change in changes) <= 2_000
+    assert all(change.since <= change.outcomes for change in changes)
+    assert sum(block.count for block in detector.history.blocks) == detector.outcomes
+
+
 def test_the_statistic_grows_by_one_an_outcome_while_the_mean_is_right() -> None:
     """By enumeration of all totals of a block: its expectation is what it was, and the block's outcomes."""
     exact = Baseline(0.05, 0.05, error=1e-12)
