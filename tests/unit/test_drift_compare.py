@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +93,47 @@ def test_few_missing_values_are_judged_about_as_exactly_as_fisher_does(table: tu
     assert exact / 6 < found.p_value < 2 * exact
 
 
+@pytest.mark.parametrize("blocks", [3, 10, 28])
+def test_the_p_value_allows_for_the_error_of_the_design_effect(blocks: int) -> None:
+    """2 exp(-2 x^2 W) averaged over W = chi-square(f) / f, by scipy's integration."""
+    rng = np.random.default_rng(13)
+    days = np.repeat(np.arange(blocks), 300)
+    reference = Reference.of_numbers("x", rng.normal(size=blocks)[days] * 0.2 + rng.normal(size=len(days)), days)
+    freedom = blocks - 1
+    assert reference.dispersion.freedom == freedom
+    for shift in (0.3, 0.8):
+        found = kolmogorov_smirnov(reference, reference.cells.count(rng.normal(shift, size=300)), LEVEL)
+        size = len(days) * 300 / (len(days) + 300) / reference.dispersion.effect
+        square = found.statistic**2 * size
+        averaged = chi2(freedom).expect(lambda w, square=square: 2 * np.exp(-2 * square * w / freedom))
+        assert found.p_value == pytest.approx(min(averaged, 1.0), rel=1e-6)
+        at = found.threshold**2 * size
+        assert chi2(freedom).expect(lambda w, at=at: 2 * np.exp(-2 * at * w / freedom)) == pytest.approx(LEVEL)
+
+
+def test_where_little_changed_all_tests_of_shares_say_the_same() -> None:
+    """Their statistics are the same quadratic form there: so are their p-values, and what is known of one is of all."""
+    rng = np.random.default_rng(14)
+    reference = Reference.of_numbers("x", rng.normal(size=50_000))
+    for shift in (0.0, 0.01, 0.03):
+        window = reference.cells.count(rng.normal(shift, size=20_000))
+        p_values = [
+            method(reference, window, LEVEL).p_value for method in (chi_square, jensen_shannon, population_stability)
+        ]
+        assert p_values == pytest.approx([p_values[0]] * 3, rel=0.1)
+
+
+def test_rare_categories_are_put_together_and_new_ones_are_not_among_them() -> None:
+    """Forty names of a hundredth each: in a window of 100 values they are one cell, and what is new another."""
+    rare = [f"rare-{each}" for each in range(40)]
+    reference = Reference.of_names("x", ["often"] * 6_000 + rare * 100)
+    now = ["often"] * 60 + ["new"] * 40
+    found = chi_square(reference, reference.cells.count(now), LEVEL)
+    assert found.threshold == pytest.approx(chi2.isf(LEVEL, 2))
+    assert found.effect == pytest.approx(0.4), "what is new is not what was rare"
+    assert chi_square(reference, reference.cells.count(["often"] * 60 + rare), LEVEL).p_value > 0.5
+
+
 def test_days_that_differ_widen_every_threshold() -> None:
     """28 days of 200 values that share a level: another threshold for the same statistic."""
     rng = np.random.default_rng(2)
@@ -141,15 +183,16 @@ def test_holms_adjustment_is_that_of_the_definition() -> None:
 def test_size_and_evidence_are_both_needed() -> None:
     rng = np.random.default_rng(4)
     reference = Reference.of_numbers("x", rng.normal(size=100_000))
-    dial = Dial()
 
-    def alarms(shift: float, size: int) -> bool:
+    def alarms(shift: float, size: int, dial: Dial) -> bool:
         window = reference.cells.count(rng.normal(shift, size=size))
         return any(finding.alarm for finding in compare([reference], {"x": window}, dial))
 
-    assert not alarms(0.02, 100_000), "evidence without size"
-    assert alarms(0.2, 100_000)
-    assert not alarms(0.2, 200), "size without evidence"
+    loose = Dial(false_alarms_per_day=1.0)
+    assert alarms(0.03, 100_000, replace(loose, least_moved=0.0)), "there is evidence"
+    assert not alarms(0.03, 100_000, loose), "evidence without size"
+    assert alarms(0.2, 100_000, Dial())
+    assert not alarms(0.2, 200, Dial()), "size without evidence"
 
 
 def test_missing_values_are_a_signal_of_their_own() -> None:

@@ -112,6 +112,14 @@ def test_the_design_effect_of_clusters_is_kishs() -> None:
             assert found.freedom == 3_999
 
 
+def test_the_design_effect_of_two_blocks_is_its_formula() -> None:
+    """3 and 7 of ten each: the variance of the mean is .2^2, that of 20 independent values .25 / 20."""
+    table = np.array([[3, 7], [7, 3]])
+    assert of_cells(table).effect == pytest.approx(0.04 / (0.25 / 20))
+    assert of_distribution(table).effect == pytest.approx(0.04 / (0.25 / 20))
+    assert of_cells(table).directions == pytest.approx(1.0)
+
+
 def test_one_block_says_nothing_of_dispersion() -> None:
     assert of_cells(np.array([[3, 4]])) == of_distribution(np.array([[3, 4], [0, 0]])) == Dispersion()
 
