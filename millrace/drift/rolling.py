@@ -46,11 +46,10 @@ class Rolling(Generic[Sum]):
 
     def add(self, block: int, value: Sum) -> None:
         """Take a part of a block; what is older than all that is kept is dropped."""
-        newest = max(self.newest, block)
-        if block > newest - self.keep:
-            self.blocks[block] = self.blocks[block] + value if block in self.blocks else value
-        for old in [number for number in self.blocks if number <= newest - self.keep]:
-            del self.blocks[old]
+        self.blocks[block] = self.blocks[block] + value if block in self.blocks else value
+        too_old = self.newest - self.keep
+        for number in [number for number in self.blocks if number <= too_old]:
+            del self.blocks[number]
 
     def merge(self, other: Rolling[Sum]) -> None:
         """Take what another worker saw."""

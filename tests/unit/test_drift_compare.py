@@ -254,6 +254,11 @@ def test_windows_that_do_not_fit_are_refused() -> None:
         Reference.of_numbers("x", [1.0, 2.0, 3.0], [1, 2])
 
 
+def test_the_dial_is_divided_among_the_looks_and_tests_of_a_day() -> None:
+    """One false alarm a day of a feature that is looked at 24 times, with two tests each."""
+    assert Dial(false_alarms_per_day=1.0).level == pytest.approx(1 / 48)
+
+
 @pytest.mark.parametrize(
     "wrong", [{"false_alarms_per_day": 0}, {"false_alarms_per_day": 30}, {"looks_per_day": 0}, {"least_moved": 2}]
 )
