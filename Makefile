@@ -82,7 +82,7 @@ evaluate: $(READY) $(GENERATED) ## How good recommendations are on known data: d
 	@$(BIN)/python -m benchmarks.quality $(ARGS)
 
 .PHONY: statistics
-statistics: $(READY) $(GENERATED) ## What the experiments' rules do to simulated experiments whose truth is known
+statistics: $(READY) $(GENERATED) ## What the rules of experiments and drift do to simulated streams whose truth is known
 	@$(BIN)/python -m benchmarks.statistics $(ARGS)
 
 .PHONY: format

@@ -1,8 +1,8 @@
-"""What the experiments' rules do to thousands of simulated experiments whose truth is known; `make statistics`.
+"""What rules of experiments and drift do to thousands of simulated streams whose truth is known; `make statistics`.
 
 Each row is seeded by its name. ``value`` of a share is the share of the runs, and ``ok`` says whether its 95 % limit
-(Clopper and Pearson, one-sided), in ``limit``, is on the right side of ``bound``. The naive rules stand beside ours,
-on the same outcomes and with no bound.
+(one-sided), in ``limit``, is on the right side of ``bound``. The naive rules stand beside ours, on the same outcomes
+and with no bound. Rows of drift are in ``benchmarks.drift_claims``.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from hashlib import blake2b
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import beta
 
+from benchmarks import drift_claims
+from benchmarks.claims import Row, seed_of, share_row
 from benchmarks.guarded import GUARDED, watch_guardrail
 from benchmarks.ratios import alarms, naive_alarms
 from benchmarks.regret import regrets
@@ -38,33 +38,6 @@ FALSE_STOP = 0.075
 """The same for 400 runs."""
 SLOTS_A_DAY = 10_000
 """For the time that a plan takes: the traffic of the two arms in a small shop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One figure.
-
-    Attributes
-    ----------
-    ok
-        None where there is no bound.
-    limit
-        95 % confidence limit of a share, on the side of its bound; None for what is no share.
-    """
-
-    name: str
-    rule: str
-    value: float
-    bound: float | None
-    ok: bool | None
-    runs: int
-    seed: int
-    limit: float | None = None
-
-
-def seed_of(name: str) -> int:
-    """The seed of a row."""
-    return int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big")
 
 
 def flat(at: Floats) -> Floats:
@@ -94,15 +67,6 @@ NULLS = {
     "null.returning.thompson": Scene(flat, users="returning", spread=SPREAD, thompson=True),
 }
 OURS = "confidence sequence, by user"
-
-
-def share_row(name: str, rule: str, hits: int, runs: int, bound: float | None = None, least: bool = False) -> Row:
-    """A share of the runs, at most ``bound`` (or at least, with ``least``)."""
-    limit = float(beta.ppf(0.05, hits, runs - hits + 1) if hits else 0.0) if least else 1.0
-    if not least and hits < runs:
-        limit = float(beta.ppf(0.95, hits + 1, runs - hits))
-    ok = None if bound is None else limit >= bound if least else limit <= bound
-    return Row(name, rule, hits / runs, bound, ok, runs, seed_of(name), limit)
 
 
 def null_rows(name: str, runs: int = NULL_RUNS) -> list[Row]:
@@ -207,8 +171,11 @@ def regret_rows(runs: int = REGRET_RUNS) -> Iterator[Row]:
 
 
 def write(rows: Sequence[Row], file: Path = RESULTS) -> None:
-    """Keep the rows."""
-    file.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2) + "\n", encoding="utf-8")
+    """Keep the rows, and those of other names that were kept before."""
+    names = {row.name for row in rows}
+    before = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    kept = [*(row for row in before if row["name"] not in names), *(asdict(row) for row in rows)]
+    file.write_text(json.dumps({"rows": kept}, indent=2) + "\n", encoding="utf-8")
 
 
 def print_table(rows: Sequence[Row]) -> None:
@@ -235,23 +202,31 @@ def part(name: str, runs: int) -> list[Row]:
         return list(tracker_rows(runs))
     if name == "guardrail":
         return list(guardrail_rows(runs))
+    if name in drift_claims.PARTS:
+        return list(drift_claims.PARTS[name](runs))
     parts = {"power": power_rows, "ratio": ratio_rows, "regret": regret_rows}
     return list(parts[name]())
 
 
+PARTS = (*NULLS, "tracker", "guardrail", "power", "ratio", "regret", *drift_claims.PARTS)
+
+
 @click.command()
-@click.option("--runs", default=NULL_RUNS, show_default=True, help="Runs of each simulation of equal arms.")
-def main(runs: int) -> None:
-    """Simulate experiments whose truth is known and show what each rule decides; fails if a bound does not hold."""
+@click.option("--runs", default=NULL_RUNS, show_default=True, help="Runs of each simulation in which nothing happens.")
+@click.option("--only", default="", help="Run the parts whose names begin like this; all other rows stay.")
+def main(runs: int, only: str) -> None:
+    """Simulate what is known to be true and show what each rule says of it; fails if a bound does not hold."""
     say = Console(stderr=True).print
-    names = [*NULLS, "tracker", "guardrail", "power", "ratio", "regret"]
+    names = [name for name in PARTS if name.startswith(only)]
+    if not names:
+        raise click.BadParameter(f"no part begins with {only!r}: {', '.join(PARTS)}", param_hint="--only")
     rows: list[Row] = []
     start = time.monotonic()
     with ProcessPoolExecutor() as pool:
         for name, found in zip(names, pool.map(part, names, [runs] * len(names)), strict=True):
             rows += found
+            write(rows)
             say(f"{name}: done after {time.monotonic() - start:.0f} s")
-    write(rows)
     print_table(rows)
     if any(row.ok is False for row in rows):
         raise SystemExit(1)

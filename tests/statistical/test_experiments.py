@@ -14,10 +14,11 @@ import pytest
 from scipy.stats import binom
 
 from benchmarks import statistics
+from benchmarks.claims import Row, seed_of, share_row
 from benchmarks.guarded import GUARDED, watch_guardrail
 from benchmarks.ratios import alarms, tolerated
 from benchmarks.regret import regrets
-from benchmarks.statistics import NULLS, OURS, Row, flat, null_rows, seed_of, share_row
+from benchmarks.statistics import NULLS, OURS, flat, null_rows
 from benchmarks.tracked import watch_tracker
 from benchmarks.watched import BLOCK, Runs, Scene, Users, watch
 from millrace.experiments.comparison import Comparison
