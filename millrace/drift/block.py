@@ -47,6 +47,11 @@ class Block:
     def __add__(self, other: Block) -> Block:
         return Block(self.count + other.count, self.total + other.total, self.expected + other.expected)
 
+    @property
+    def ratio(self) -> float:
+        """Total by unit of expected; NaN where nothing was expected."""
+        return self.total / self.expected if self.expected else math.nan
+
 
 @dataclass(frozen=True, slots=True)
 class Baseline:

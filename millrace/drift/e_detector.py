@@ -139,7 +139,7 @@ class EDetector:
             self.outcomes,
             since.count,
             before=ratio,
-            after=since.total / since.expected if since.expected else math.inf,
+            after=since.ratio,
             evidence=mixture / self.between_false_alarms,
         )
         self.outcomes, self.history = 0, History()

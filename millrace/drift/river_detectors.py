@@ -6,7 +6,6 @@ settings are levels and thresholds without a unit. Each block counts as one valu
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from river.drift import ADWIN, PageHinkley
@@ -22,38 +21,33 @@ class RiverDetector:
 
     Attributes
     ----------
-    make
-        Makes a new one, at the start and after each alarm.
+    detector
+        It begins anew by itself with the first value after an alarm.
     """
 
-    make: Callable[[], ADWIN | PageHinkley]
+    detector: ADWIN | PageHinkley
     history: History = field(default_factory=History)
-
-    def __post_init__(self) -> None:
-        self._detector = self.make()
 
     def update(self, block: Block) -> Change | None:
         """Take the next block; the alarm, if this one gives it."""
         if not block.expected:
             return None
         self.history.append(block)
-        self._detector.update(block.total / block.expected)  # type: ignore[no-untyped-call]
-        return self._alarm() if self._detector.drift_detected else None
+        self.detector.update(block.ratio)  # type: ignore[no-untyped-call]
+        return self._alarm() if self.detector.drift_detected else None
 
     def _alarm(self) -> Change:
         """Where the rates before and after differ most for the number of outcomes."""
         before, after = self.history.split()
-        self.history, self._detector = History(), self.make()
-        return Change(
-            before.count + after.count, after.count, before.total / before.expected, after.total / after.expected
-        )
+        self.history = History()
+        return Change(before.count + after.count, after.count, before.ratio, after.ratio)
 
 
 def adwin(delta: float = 0.002) -> RiverDetector:
     """A. Bifet and R. Gavaldà, "Learning from time-changing data with adaptive windowing" (SDM 2007)."""
-    return RiverDetector(lambda: ADWIN(delta=delta))  # type: ignore[no-untyped-call]
+    return RiverDetector(ADWIN(delta=delta))  # type: ignore[no-untyped-call]
 
 
 def page_hinkley(delta: float = 0.005, threshold: float = 50.0) -> RiverDetector:
     """E. S. Page, "Continuous inspection schemes" (Biometrika 41, 1954), in river's form, both ways."""
-    return RiverDetector(lambda: PageHinkley(delta=delta, threshold=threshold))
+    return RiverDetector(PageHinkley(delta=delta, threshold=threshold))

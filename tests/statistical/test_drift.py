@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy.stats import binom, chi2, poisson
 
-from benchmarks import drift_claims
+from benchmarks import drift_claims, statistics
 from benchmarks.claims import median_row, rate_row, share_row
 from benchmarks.drift_claims import BETWEEN, credulous, ours
 from benchmarks.drifting_features import alike_days, looks_until_found, single_alarm, stability_alarms, watch_features
@@ -119,6 +123,17 @@ def test_limits_are_exact_ones() -> None:
     assert (row.value, row.limit, row.ok) == (50.5, 59.0, True)
     assert not median_row("a", "r", list(range(1, 101)), bound=55).ok
     assert share_row("a", "r", 0, 100, 0.05).ok
+
+
+def test_a_part_that_is_run_again_leaves_all_other_rows(tmp_path: Path) -> None:
+    file = tmp_path / "statistics.json"
+    statistics.write([share_row("a", "r", 1, 10), share_row("b", "r", 1, 10)], file)
+    statistics.write([share_row("b", "r", 2, 10)], file)
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    assert [(row["name"], row["value"]) for row in rows] == [("a", 0.1), ("b", 0.2)]
+    refused = CliRunner().invoke(statistics.main, ["--only", "nothing"])
+    assert refused.exit_code == 2
+    assert "drift.alarms" in refused.output
 
 
 def test_every_part_gives_rows_with_bounds() -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from river.drift import ADWIN
+from river.drift import ADWIN, PageHinkley
 
 from millrace.drift.block import Baseline, Block
 from millrace.drift.detector import Change, ChangeDetector
 from millrace.drift.e_detector import EDetector
 from millrace.drift.history import LIMIT, History
-from millrace.drift.river_detectors import adwin, page_hinkley
+from millrace.drift.river_detectors import RiverDetector, adwin, page_hinkley
 from millrace.drift.rolling import Rolling
 from millrace.errors import InvalidField
 
@@ -130,6 +130,8 @@ def test_what_always_happens_is_no_evidence() -> None:
     detector = EDetector(Baseline(1.0, 0.99, error=0.5), 1e90)
     detector.update(Block(10, 10.0, 10.0))
     assert all(each.value <= 10 * (1 + 1e-12) for each in detector.directions)
+    detector.update(Block(10, 10.0, 30.0))
+    assert all(each.value <= 20 * (1 + 1e-12) for each in detector.directions), "nor where more than 1 was expected"
 
 
 def test_nothing_of_before_an_alarm_is_in_the_next_one() -> None:
@@ -215,6 +217,28 @@ def test_adwin_is_rivers_own_for_single_outcomes() -> None:
             assert change.after - change.before == pytest.approx(0.1, abs=0.08)
             return
     pytest.fail("a change of .1 in 3,000 outcomes was not seen")
+
+
+def test_after_an_alarm_the_past_of_the_stream_is_forgotten() -> None:
+    outcomes = np.random.default_rng(15).random(9_000) < np.repeat([0.05, 0.3, 0.12], 3_000)
+    blocks = [Block(1, float(outcome), 1.0) for outcome in outcomes]
+    detector, at = adwin(), 0
+    while not detector.update(blocks[at]):
+        at += 1
+    fresh = adwin()
+    rest = [(detector.update(block), fresh.update(block)) for block in blocks[at + 1 :]]
+    assert all(one == two for one, two in rest)
+    assert any(one for one, _ in rest)
+
+
+def test_an_alarm_at_the_first_block_knows_no_before() -> None:
+    class Hasty(PageHinkley):
+        drift_detected = True
+
+    change = RiverDetector(Hasty(min_instances=1)).update(Block(2, 1.0, 2.0))
+    assert change is not None
+    assert (change.outcomes, change.since, change.after) == (2, 2, 0.5)
+    assert math.isnan(change.before)
 
 
 def test_history_is_bounded_and_loses_no_outcome() -> None:

@@ -41,6 +41,14 @@ def test_every_label_is_handed_out_once_in_order_or_refused(labels: list[tuple[i
     assert not settling.add(5, Block(1, 0.0, 1.0))
 
 
+def test_what_was_handed_out_stays_so() -> None:
+    """A clock that goes back opens nothing again."""
+    settling = Settling[Block]()
+    settling.settle(30)
+    assert settling.settle(5) == []
+    assert not settling.add(10, Block(1, 0.0, 1.0))
+
+
 def test_growing_traffic_is_no_change_by_serving_time_and_is_one_by_decision() -> None:
     """Clicks come at once, all other labels half an hour later, while traffic grows fourfold within three hours."""
     rng = np.random.default_rng(1)
