@@ -38,5 +38,9 @@ _numba.CACHE_DIR = str(Path(_numba.CACHE_DIR or _HERE / "__pycache__" / "compile
 
 
 def compiled(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """Compile a function of numbers and arrays. Division by zero gives infinity, as numpy's does."""
-    return cast(Callable[_Parameters, _Result], numba.njit(cache=True, error_model="numpy", nogil=True)(function))
+    """Compile a function of numbers and arrays. Division by zero gives infinity, as numpy's does.
+
+    It keeps the interpreter's lock: a call takes microseconds, and who lets go of the lock waits for it much longer
+    where other threads are busy.
+    """
+    return cast(Callable[_Parameters, _Result], numba.njit(cache=True, error_model="numpy")(function))
