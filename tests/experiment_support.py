@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks import answers
 from benchmarks.answers import outcome
+from millrace.experiments.tracker import Tracker, TrackerLimits
 from millrace.registry.ledger import Ledger, fold
 from millrace.v1.command_pb2 import Command
 from millrace.v1.experiment_pb2 import (
@@ -21,8 +22,10 @@ from millrace.v1.experiment_pb2 import (
 from millrace.v1.impression_pb2 import Impression
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from millrace.v1.outcome_pb2 import Label, Outcome
+from millrace.v1.tracker_pb2 import TrackerState
 from tests.outcome_support import T0
 
+TOPIC_IDS = {"outcomes": "o", "interactions": "i", "commands": "c"}
 POSITIVE, NEGATIVE, UNSEEN = Label.LABEL_POSITIVE, Label.LABEL_NEGATIVE, Label.LABEL_UNSEEN
 
 
@@ -127,3 +130,37 @@ def decided(
         stopped_at_ms=T0 + 1,
         decision=Decision(kind=kind, arm="b", effect=0.1, effect_low=0.05, effect_high=0.2, reason="b +5% to +20%"),
     )
+
+
+def running(given: ExperimentDefinition, limits: TrackerLimits) -> Tracker:
+    """A tracker in which the experiment has just started."""
+    tracker = Tracker(limits)
+    tracker.restore({}, {}, TOPIC_IDS)
+    tracker.command(define(given), ledgers(), T0)
+    tracker.command(start(given.experiment_id), ledgers(), T0)
+    return tracker
+
+
+class TrackerLog:
+    """The two compacted topics that the tracker writes."""
+
+    def __init__(self, limits: TrackerLimits) -> None:
+        self._limits = limits
+        self.records: dict[str, Experiment] = {}
+        self.parts: dict[str, TrackerState] = {}
+
+    def save(self, tracker: Tracker) -> None:
+        records, parts = tracker.changes()
+        for record in records:
+            self.records[record.definition.experiment_id] = Experiment.FromString(record.SerializeToString())
+        for key, part in parts:
+            if part is None:
+                self.parts.pop(key, None)
+            else:
+                self.parts[key] = TrackerState.FromString(part.SerializeToString())
+        tracker.saved()
+
+    def restored(self) -> Tracker:
+        tracker = Tracker(self._limits)
+        tracker.restore(self.records, self.parts, TOPIC_IDS)
+        return tracker

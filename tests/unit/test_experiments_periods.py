@@ -25,12 +25,11 @@ from millrace.v1.experiment_pb2 import (
 )
 from millrace.v1.impression_pb2 import Impression
 from millrace.v1.outcome_pb2 import Outcome
-from millrace.v1.tracker_pb2 import TrackerState
-from tests.experiment_support import NEGATIVE, POSITIVE, answer, define, definition, ledgers, start
+from tests import experiment_support
+from tests.experiment_support import NEGATIVE, POSITIVE, TrackerLog, answer, definition
 from tests.outcome_support import T0, act
 
 LIMITS = TrackerLimits(holdout=0.0, users_max=100_000, answers_max=10_000, purchase_wait_ms=10**12)
-TOPIC_IDS = {"outcomes": "o", "interactions": "i", "commands": "c"}
 MINUTE = 60_000
 
 
@@ -42,39 +41,18 @@ def thompson(versions: tuple[str, ...] = ("", "2"), **fields: object) -> Experim
 
 
 def running(given: ExperimentDefinition) -> Tracker:
-    tracker = Tracker(LIMITS)
-    tracker.restore({}, {}, TOPIC_IDS)
-    tracker.command(define(given), ledgers(), T0)
-    tracker.command(start(given.experiment_id), ledgers(), T0)
-    return tracker
+    return experiment_support.running(given, LIMITS)
 
 
-class Shop:
+class Shop(TrackerLog):
     """The topic of outcomes, and shoppers who come back, assigned by the records that the tracker wrote."""
 
     def __init__(self, given: ExperimentDefinition, rates: Mapping[str, float], seed: int = 1) -> None:
+        super().__init__(LIMITS)
         self.given = given
         self.chance = random.Random(seed)
         self.rates = rates
         self.log: list[Outcome] = []
-        self.records: dict[str, Experiment] = {}
-        self.parts: dict[str, TrackerState] = {}
-
-    def save(self, tracker: Tracker) -> None:
-        records, parts = tracker.changes()
-        for record in records:
-            self.records[record.definition.experiment_id] = Experiment.FromString(record.SerializeToString())
-        for key, part in parts:
-            if part is None:
-                self.parts.pop(key, None)
-            else:
-                self.parts[key] = TrackerState.FromString(part.SerializeToString())
-        tracker.saved()
-
-    def restored(self) -> Tracker:
-        tracker = Tracker(LIMITS)
-        tracker.restore(self.records, self.parts, TOPIC_IDS)
-        return tracker
 
     @property
     def periods(self) -> list[Period]:

@@ -24,61 +24,32 @@ from millrace.v1.experiment_pb2 import ArmFigures, DecisionKind, Experiment, Exp
 from millrace.v1.impression_pb2 import AnswerStatus, Fallback
 from millrace.v1.interaction_pb2 import Interaction, InteractionType
 from millrace.v1.outcome_pb2 import Outcome
-from millrace.v1.tracker_pb2 import TrackerState
+from tests import experiment_support
 from tests.experiment_support import (
     NEGATIVE,
     POSITIVE,
+    TOPIC_IDS,
     UNSEEN,
+    TrackerLog,
     answer,
-    define,
     definition,
     ledgers,
-    start,
     stop,
     traffic,
 )
 from tests.outcome_support import T0, act
 
 LIMITS = TrackerLimits(holdout=0.0, users_max=100_000, answers_max=10_000, purchase_wait_ms=3_600_000)
-TOPIC_IDS = {"outcomes": "o", "interactions": "i", "commands": "c"}
 HOUR = 3_600_000
 
 
 def running(given: ExperimentDefinition, limits: TrackerLimits = LIMITS) -> Tracker:
-    tracker = Tracker(limits)
-    tracker.restore({}, {}, TOPIC_IDS)
-    tracker.command(define(given), ledgers(), T0)
-    tracker.command(start(given.experiment_id), ledgers(), T0)
-    return tracker
+    return experiment_support.running(given, limits)
 
 
 def figures(tracker: Tracker, arm: str, name: str = "test") -> ArmFigures:
     tracker.decide(T0)
     return next(one for one in tracker.experiments[name].figures if one.name == arm)
-
-
-class Log:
-    """The two compacted topics that the tracker writes."""
-
-    def __init__(self) -> None:
-        self.records: dict[str, Experiment] = {}
-        self.parts: dict[str, TrackerState] = {}
-
-    def save(self, tracker: Tracker) -> None:
-        records, parts = tracker.changes()
-        for record in records:
-            self.records[record.definition.experiment_id] = Experiment.FromString(record.SerializeToString())
-        for key, part in parts:
-            if part is None:
-                self.parts.pop(key, None)
-            else:
-                self.parts[key] = TrackerState.FromString(part.SerializeToString())
-        tracker.saved()
-
-    def restored(self) -> Tracker:
-        tracker = Tracker(LIMITS)
-        tracker.restore(self.records, self.parts, TOPIC_IDS)
-        return tracker
 
 
 def user_in(given: ExperimentDefinition, arm: str) -> str:
@@ -182,7 +153,7 @@ def test_a_restart_at_any_moment_changes_no_digit(saved: list[bool], seed: int) 
         tracker.positions["outcomes", 0] = place + 1
         tracker.tidy(T0)
 
-    straight, log = running(given), Log()
+    straight, log = running(given), TrackerLog(LIMITS)
     for place in range(len(outcomes)):
         take(straight, place)
     straight.decide(T0)
@@ -225,7 +196,7 @@ def test_purchases_count_in_event_time_within_the_window(known_first: bool) -> N
 
 def test_a_purchase_without_an_answer_is_let_go_and_a_user_is_forgotten() -> None:
     given = definition()
-    tracker, log = running(given), Log()
+    tracker, log = running(given), TrackerLog(LIMITS)
     tracker.interaction(act("ben", "i0", "purchase"), 0, T0)
     tracker.outcome(outcome(answer(given, "anna", "r1"), [POSITIVE]), 0, T0)
     log.save(tracker)
@@ -277,7 +248,7 @@ def test_bad_outcomes_are_refused_and_change_nothing() -> None:
 def test_after_the_end_nothing_counts_and_nothing_is_kept() -> None:
     given = definition()
     given.guardrails.coverage_margin = 0.5
-    tracker, log = running(given), Log()
+    tracker, log = running(given), TrackerLog(LIMITS)
     tracker.outcome(outcome(answer(given, "anna", "r1"), [NEGATIVE]), 0, T0)
     tracker.outcome(outcome(answer(given, "ben", "r2"), [POSITIVE], final=False), 0, T0)
     tracker.decide(T0)
@@ -419,7 +390,7 @@ def test_a_broken_split_blocks_every_decision() -> None:
 
 
 def test_positions_of_a_topic_that_was_made_anew_are_dropped() -> None:
-    tracker, log = running(definition()), Log()
+    tracker, log = running(definition()), TrackerLog(LIMITS)
     tracker.positions |= {("outcomes", 1): 7, ("interactions", 0): 3}
     log.save(tracker)
     again = Tracker(LIMITS)
@@ -428,7 +399,7 @@ def test_positions_of_a_topic_that_was_made_anew_are_dropped() -> None:
 
 
 def test_what_has_ended_keeps_the_positions_of_its_end() -> None:
-    tracker, log = running(definition()), Log()
+    tracker, log = running(definition()), TrackerLog(LIMITS)
     tracker.positions["outcomes", 1] = 7
     tracker.command(stop(), ledgers(), T0)
     tracker.positions["outcomes", 1] = 9
