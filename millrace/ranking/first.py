@@ -64,7 +64,7 @@ def _product(first: str, second: str) -> Product:
 
 
 # term -> (mean, variance), measured like those above on globo, serenade-toy and ml-100k; the least variance is a guess.
-# Where slopes change, and which features go together: what helps on news, in a shop and with films (decision 15). The
+# Where slopes change, and which features go together: what helps on news, in a shop and with films (decision 19). The
 # weights are left to be learned.
 _TERMS: Sequence[tuple[Term, float, float]] = (
     (Hinge("around_log", -3), 0.36, 0.32),
