@@ -25,7 +25,7 @@ from millrace.settings import Settings, home
 FORMAT = 2
 """Moves when the content changes: a pass that left another one begins anew."""
 DECIDING = ("evaluation", "features", "learning", "outcomes", "ranking")
-"""Packages that figures follow from, as they do from the defaults in ``settings.py``,"""
+"""Packages that figures follow from, as they do from the defaults of ``DECIDING_SETTINGS``,"""
 BESIDE = frozenset(
     ("calibration", "late", "learner_ablation", "learners", "month", "plots", "search", "search_space", "trials")
 )
@@ -41,7 +41,10 @@ def code_digest() -> str:
     """16 hexadecimal digits of the code that figures follow from: with other code a pass begins anew."""
     package, digest = Path(__file__).parents[1], blake2b(digest_size=8)
     found = (path for name in DECIDING for path in (package / name).glob("*.py"))
-    for path in (package / "settings.py", *sorted(found)):
+    for group in DECIDING_SETTINGS:
+        defaults = {name: known.default for name, known in Settings.groups[group].model_fields.items()}
+        digest.update(repr(defaults).encode())
+    for path in sorted(found):
         if path.parent.name != "evaluation" or path.stem not in BESIDE:
             digest.update(path.read_bytes())
     return digest.hexdigest()

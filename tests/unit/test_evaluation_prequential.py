@@ -23,7 +23,7 @@ from millrace.evaluation.prequential import Answer, Prequential
 from millrace.evaluation.protocols import protocol
 from millrace.evaluation.questions import Questioner
 from millrace.evaluation.stream import EventStream, Happened, checksum
-from millrace.settings import Settings
+from millrace.settings import Positive, RecommenderSettings, Settings
 from tests.evaluation_support import stream
 
 SETTINGS = Settings()
@@ -200,14 +200,21 @@ def test_modules_that_no_figure_follows_from_are_not_loaded_for_one() -> None:
 def test_the_code_of_a_pass_includes_the_defaults_of_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a changed default would pass for the same code, and figures of the old one for its own."""
     package = Path(checkpoint.__file__).parents[1]
-    for name in ("settings.py", "evaluation/checkpoint.py", "ranking/model.py"):
+    for name in ("evaluation/checkpoint.py", "ranking/model.py"):
         copy = tmp_path / name
         copy.parent.mkdir(exist_ok=True)
         copy.write_bytes((package / name).read_bytes())
     monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "evaluation" / "checkpoint.py"))
     digest = checkpoint.code_digest.__wrapped__
     seen = {digest()}
-    for name in ("settings.py", "ranking/model.py"):
-        (tmp_path / name).write_text("# another\n")
-        seen.add(digest())
+    (tmp_path / "ranking" / "model.py").write_text("# another\n")
+    seen.add(digest())
+
+    class Other(RecommenderSettings):
+        candidates_max: Positive = 121
+
+    monkeypatch.setitem(Settings.groups, "recommender", Other)
+    seen.add(digest())
     assert len(seen) == 3
+    monkeypatch.setitem(Settings.groups, "stack", Other)
+    assert digest() in seen, "nothing follows from that group"
