@@ -226,7 +226,12 @@ def audit(experiment: str, from_log: bool, as_json: bool) -> None:
 @click.option("--share", default=0.5, show_default=True, help="Of the arm, among the slots of the two.")
 @click.option("--alpha", default=0.05, show_default=True, help="Probability of a false promotion.")
 @click.option("--power", default=0.9, show_default=True, help="How sure one wants to be to find it.")
-@click.option("--inflation", default=1.0, show_default=True, help="Variance by user over that of independent slots.")
+@click.option("--inflation", type=float, help="Variance by user over that of independent slots [default: 1].")
+@click.option(
+    "--like",
+    metavar="EXPERIMENT",
+    help="Take the inflation from an earlier one: its users, moving shares (--thompson) and --earlier-activity.",
+)
 @click.option("--slots-a-day", type=float, help="Of all traffic: how many days it takes.")
 @click.option("--traffic", default=0.2, show_default=True, help="Share of all users that takes part.")
 @_json
@@ -236,19 +241,30 @@ def plan(
     share: float,
     alpha: float,
     power: float,
-    inflation: float,
+    inflation: float | None,
+    like: str | None,
     slots_a_day: float | None,
     traffic: float,
     as_json: bool,
 ) -> None:
     """Say how much traffic an experiment needs, before it starts."""
+    from millrace.experiments.outlook import inflation_of
     from millrace.experiments.plan import Plan
 
+    if like is not None:
+        if inflation is not None:
+            raise click.BadParameter("beside --inflation: one of the two", param_hint="--like")
+        inflation = inflation_of(_one(like))
+        if inflation is None:
+            raise click.ClickException(f"nobody has clicked in {like} yet: it has no inflation to go by")
+    inflation = 1.0 if inflation is None else inflation
     made = Plan(rate, lift, share, alpha, inflation)
     slots = made.slots_needed(power)
     days = None if slots_a_day is None else made.days_needed(slots_a_day, traffic, power)
     if as_json:
-        click.echo(json.dumps({"slots": slots, "days": days, "variance": made.variance}, indent=2))
+        click.echo(
+            json.dumps({"slots": slots, "days": days, "variance": made.variance, "inflation": inflation}, indent=2)
+        )
         return
     takes = (
         f", {days:.1f} days at {slots_a_day:,.0f} slots a day of which {traffic:.0%} take part"
@@ -256,6 +272,8 @@ def plan(
         else ""
     )
     click.echo(f"{slots:,} slots of both arms find {lift:+.0%} on {rate:.1%} with {power:.0%} power{takes}")
+    if like is not None:
+        click.echo(f"as in {like}, where the variance was {inflation:.2f} times that of independent slots")
 
 
 def _start(record: Experiment, hours: float, override: str, reason: str, timeout_s: float) -> Experiment:
