@@ -135,6 +135,7 @@ def test_a_version_is_judged_before_anybody_sees_it(
     records = read_experiments(kafka, STREAM, 10)
     (passed,), (failed,) = records["same"].gates, records["turned"].gates
     assert (passed.verdict, passed.override_reason) == (GateVerdict.GATE_VERDICT_PASSED, "")
+    assert passed.evidence.effect == 0, "scores and features went with their items"
     assert failed.verdict == GateVerdict.GATE_VERDICT_FAILED
     assert failed.evidence.clicks == int(judged["evidence"]["clicks"])
     assert {at.topic for at in failed.evidence.included} == {"outcomes"}
