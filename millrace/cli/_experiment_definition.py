@@ -21,7 +21,7 @@ PERIOD_MINUTES, FLOOR = 60.0, 0.1
 """Of Thompson sampling; the floor is half of an equal share if that is less."""
 
 
-def _within(most: float) -> Callable[[click.Context, click.Parameter, float | None], float | None]:
+def within(most: float) -> Callable[[click.Context, click.Parameter, float | None], float | None]:
     """For numbers that are scaled before they are checked: 0 to ``most``, and no NaN."""
 
     def check(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
@@ -63,7 +63,7 @@ _OPTIONS = (
     click.option(
         "--period-minutes",
         type=float,
-        callback=_within(60 * YEAR_HOURS),
+        callback=within(60 * YEAR_HOURS),
         help="Shares stay so long, and a user's arm does [default: 60; with --thompson].",
     ),
     click.option(
@@ -93,14 +93,14 @@ _OPTIONS = (
     click.option(
         "--minimum-hours",
         default=0.0,
-        callback=_within(YEAR_HOURS),
+        callback=within(YEAR_HOURS),
         help="Before an arm is promoted or rejected [default: 0].",
     ),
     click.option(
         "--window-hours",
         default=24.0,
         show_default=True,
-        callback=_within(YEAR_HOURS),
+        callback=within(YEAR_HOURS),
         help="Purchases count until so long after an answer.",
     ),
     click.option(
@@ -128,7 +128,7 @@ _OPTIONS = (
         default=0.0,
         help="Stop an arm that fails or falls back so much more often [default: never].",
     ),
-    click.option("--slow-ms", default=0.0, callback=_within(3_600_000), help="An answer that takes longer is slow."),
+    click.option("--slow-ms", default=0.0, callback=within(3_600_000), help="An answer that takes longer is slow."),
     click.option("--slow-margin", default=0.0, help="Stop an arm that is slow so much more often [default: never]."),
     click.option(
         "--coverage-margin",

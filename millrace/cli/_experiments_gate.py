@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from millrace.cli._experiment_definition import within
 from millrace.cli._output import print_table, when
 from millrace.settings import HOUR_MS, Settings
 
 if TYPE_CHECKING:
-    from millrace.ranking.model import RankingModel
     from millrace.registry.ledger import Ledger
     from millrace.v1.experiment_pb2 import Gate, GateEvidence
 
 LEDGER_TIMEOUT_S = 5.0
-# Reading does some 20,000 outcomes a second: twelve million, and more would not be waited for.
-READ_TIMEOUT_S = 600.0
+OUTCOMES_HOURS = 28 * 24.0
+"""So long are outcomes kept."""
 
 hours_option = click.option(
     "--hours",
-    type=click.FloatRange(min=0, min_open=True),
     default=24.0,
     show_default=True,
-    help="How far back answers in random order are looked for.",
+    callback=within(OUTCOMES_HOURS),
+    help="How far back answers in random order are looked for, up to four weeks.",
 )
 
 
@@ -42,21 +41,11 @@ def read_ledger_of(values: Settings, model_name: str) -> Ledger:
 def measured(
     values: Settings, model_name: str, champion: str, versions: Sequence[str], hours: float
 ) -> list[GateEvidence]:
-    """What is known of some versions from the champion's answers in random order. Raises InfrastructureError."""
-    from millrace.experiments.asking import read_shuffled
-    from millrace.experiments.gate_evidence import measure
+    """What is known of some versions. Raises InfrastructureError."""
+    from millrace.experiments.measuring import measure_versions
 
-    now_ms = time.time_ns() // 1_000_000
-    from_ms = now_ms - round(hours * HOUR_MS)
-    answers, included = read_shuffled(values.kafka, values.stream, model_name, champion, from_ms, READ_TIMEOUT_S)
-    found = []
-    for version in versions:
-        evidence = measure(answers, lambda version=version: _load(values, model_name, version))  # type: ignore[misc]
-        evidence.model_version, evidence.champion_version = version, champion
-        evidence.at_ms, evidence.from_ms = now_ms, from_ms
-        evidence.included.extend(included)
-        found.append(evidence)
-    return found
+    last_ms = round(hours * HOUR_MS)
+    return measure_versions(values.kafka, values.stream, values.mlflow, model_name, champion, versions, last_ms)
 
 
 def print_gate(gate: Gate) -> None:
@@ -81,11 +70,3 @@ def print_gate(gate: Gate) -> None:
     ]
     columns = "clicks of a slot", f"version {evidence.model_version}", f"champion {evidence.champion_version}"
     print_table(columns, rows)
-
-
-def _load(values: Settings, model_name: str, version: str) -> RankingModel:
-    from millrace.ranking.model import RankingModel
-    from millrace.registry.cache import ModelCache, default_directory
-
-    cache = ModelCache(default_directory(model_name), values.mlflow)
-    return RankingModel.load(cache.path(version) or cache.ensure(version))

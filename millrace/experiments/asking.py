@@ -7,16 +7,13 @@ import time
 from millrace.errors import InfrastructureError, MillraceError
 from millrace.experiments.life import target
 from millrace.experiments.recount import Recount, counted_anew
-from millrace.experiments.shuffled import ShuffledAnswers
 from millrace.registry.asking import Refused, exchange
 from millrace.settings import DAY_MS, KafkaSettings, StreamSettings
-from millrace.stream.admin import topic_ids
 from millrace.stream.dead_letters import PREFIX
 from millrace.stream.reader import TopicReader
 from millrace.stream.worker import Record
 from millrace.topics import COMMANDS, EXPERIMENTS, OUTCOMES, Topic
 from millrace.v1.command_pb2 import Command
-from millrace.v1.common_pb2 import Position
 from millrace.v1.experiment_pb2 import Experiment
 from millrace.v1.outcome_pb2 import Outcome
 
@@ -65,7 +62,7 @@ def read_experiments(kafka: KafkaSettings, stream: StreamSettings, timeout_s: fl
     give_up = time.monotonic() + timeout_s
     with TopicReader(kafka, [EXPERIMENTS], "beginning", stream) as reader:
         while not reader.caught_up:
-            _in_time(give_up, EXPERIMENTS, timeout_s)
+            in_time(give_up, EXPERIMENTS, timeout_s)
             for record in reader.poll():
                 if isinstance(record.message, Experiment):
                     found[record.message.definition.experiment_id] = record.message
@@ -94,7 +91,7 @@ def recount(kafka: KafkaSettings, stream: StreamSettings, experiment: Experiment
     give_up = time.monotonic() + timeout_s
     with TopicReader(kafka, [OUTCOMES], experiment.started_at_ms, stream, partitions=last) as reader:
         while missing and not reader.caught_up:
-            _in_time(give_up, OUTCOMES, timeout_s)
+            in_time(give_up, OUTCOMES, timeout_s)
             for record in reader.poll(5_000):
                 number, outcome = record.partition, record.message
                 if record.offset >= last[number]:
@@ -104,36 +101,8 @@ def recount(kafka: KafkaSettings, stream: StreamSettings, experiment: Experiment
     return counted_anew(experiment, list(counts.values()))
 
 
-def read_shuffled(
-    kafka: KafkaSettings, stream: StreamSettings, model_name: str, version: str, from_ms: int, timeout_s: float
-) -> tuple[ShuffledAnswers, list[Position]]:
-    """A version's answers in random order, from outcomes that the broker took since ``from_ms`` (Unix milliseconds).
-
-    Returns
-    -------
-    The answers, and the newest position of each partition that is included.
-
-    Raises
-    ------
-    InfrastructureError
-        The broker did not deliver in time.
-    """
-    answers = ShuffledAnswers(model_name, version)
-    last: dict[int, int] = {}
-    give_up = time.monotonic() + timeout_s
-    with TopicReader(kafka, [OUTCOMES], from_ms, stream) as reader:
-        while not reader.caught_up:
-            _in_time(give_up, OUTCOMES, timeout_s)
-            for record in reader.poll(5_000):
-                if isinstance(record.message, Outcome):
-                    answers.take(record.message)
-                    last[record.partition] = record.offset
-    topic_id = topic_ids(kafka, [OUTCOMES.name])[OUTCOMES.name]
-    at = {"topic": OUTCOMES.name, "topic_id": topic_id}
-    return answers, [Position(**at, partition=number, offset=offset) for number, offset in sorted(last.items())]
-
-
-def _in_time(give_up: float, topic: Topic, timeout_s: float) -> None:
+def in_time(give_up: float, topic: Topic, timeout_s: float) -> None:
+    """Go on reading a topic until ``give_up`` (monotonic seconds). Raises InfrastructureError."""
     if time.monotonic() > give_up:
         problem = f"{topic.name} could not be read within {timeout_s:g} s"
         raise InfrastructureError("kafka", f"{problem}; is it up (`millrace doctor`)?")

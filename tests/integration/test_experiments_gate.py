@@ -16,7 +16,8 @@ from benchmarks.gated import EXAMINATION
 from benchmarks.seed import item_states, now_ms, promote_first_ranker, publish, publish_items, write_users
 from millrace.cli.experiments import command
 from millrace.client import EventProducer
-from millrace.experiments.asking import read_experiments, read_shuffled
+from millrace.experiments.asking import read_experiments
+from millrace.experiments.measuring import read_shuffled
 from millrace.ranking.model import first_ranker
 from millrace.settings import KafkaSettings, StreamSettings, settings
 from millrace.topics import EXPERIMENTS, IMPRESSIONS, MODEL_EVENTS

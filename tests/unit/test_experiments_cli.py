@@ -119,6 +119,8 @@ def test_a_definition_is_checked_before_it_is_sent() -> None:
         ("--slow-ms", "-1"),
         ("--slow-ms", "1e12"),
         ("--period-minutes", "nan"),
+        ("--hours", "nan"),
+        ("--hours", "1e9"),
     ],
 )
 def test_numbers_that_nobody_can_mean(wrong: tuple[str, str]) -> None:
