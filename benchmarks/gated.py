@@ -16,7 +16,8 @@ from millrace.experiments.gate import judge
 from millrace.experiments.gate_evidence import measure
 from millrace.experiments.shuffled import ShuffledAnswer, ShuffledAnswers
 from millrace.ranking.features import FEATURE_NAMES, FloatMatrix
-from millrace.ranking.model import RankingModel, first_ranker
+from millrace.ranking.first import first_ranker
+from millrace.ranking.model import RankingModel
 from millrace.v1.experiment_pb2 import Gate
 
 Floats = npt.NDArray[np.float64]
@@ -68,7 +69,8 @@ def ranker(column: int, noise: float = 0.0) -> RankingModel:
     """Ranks by a column, and by noise with a weight."""
     weights = np.zeros(len(FEATURE_NAMES))
     weights[column], weights[NOISE] = 1.0, noise
-    return replace(first_ranker(), weights=weights, means=np.zeros_like(weights), variances=np.ones_like(weights))
+    means, variances = np.zeros_like(weights), np.ones_like(weights)
+    return replace(first_ranker(), weights=weights, means=means, variances=variances, terms=())
 
 
 def visits(shop: Shop, generator: np.random.Generator) -> tuple[list[str], FloatMatrix, Floats]:

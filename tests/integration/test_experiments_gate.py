@@ -18,7 +18,7 @@ from millrace.cli.experiments import command
 from millrace.client import EventProducer
 from millrace.experiments.asking import read_experiments
 from millrace.experiments.measuring import read_shuffled
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.settings import KafkaSettings, StreamSettings, settings
 from millrace.topics import EXPERIMENTS, IMPRESSIONS, MODEL_EVENTS
 from millrace.v1.experiment_pb2 import GateVerdict
