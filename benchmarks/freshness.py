@@ -78,7 +78,9 @@ def pipeline(say: Say, bootstrap_servers: str, redis_url: str, running: bool) ->
     with servers(say, bootstrap_servers, redis_url) as at:
         seed.promote_first_ranker(at.kafka)
         say("starting feature updater and recommender")
-        with process("workers.feature_updater", at), process("services.recommender", at) as recommender:
+        # A list in random order would look changed.
+        ordered = {"MILLRACE_RECOMMENDER_SHUFFLED_SHARE": "0"}
+        with process("workers.feature_updater", at), process("services.recommender", at, **ordered) as recommender:
             recommender.wait_ready()
             yield at.kafka, recommender.announced["grpc"]
 

@@ -21,17 +21,23 @@ from rich.table import Table
 
 from benchmarks import drift_claims
 from benchmarks.claims import Row, seed_of, share_row
+from benchmarks.gated import SHOPS, looks, truth
 from benchmarks.guarded import GUARDED, watch_guardrail
 from benchmarks.ratios import alarms, naive_alarms
 from benchmarks.regret import regrets
 from benchmarks.tracked import ANSWERS, EVERY, SHOWN, watch_tracker
 from benchmarks.watched import SLOTS, Floats, Scene, watch
+from millrace.experiments.gate import FAILED, PASSED
 from millrace.experiments.plan import Plan
 
 RESULTS = Path(__file__).parent / "results" / "statistics.json"
 NULL_RUNS, RUNS, REGRET_RUNS = 10_000, 2_000, 200
 TRACKER_RUNS = 400
 """A third of a second of a core each."""
+GATE_RUNS = 1_000
+"""A twentieth of a second each."""
+FALSE_GATE = 0.045
+"""Promised is .025, by a normal interval; the rest is what 1,000 runs leave open, and that clicks are few."""
 FALSE_PROMOTION = 0.055
 """Promised is .05; the rest is what 10,000 runs leave open."""
 FALSE_STOP = 0.075
@@ -152,6 +158,23 @@ def guardrail_rows(runs: int = TRACKER_RUNS) -> Iterator[Row]:
             yield Row(name, "median slots until it is stopped", median, None, None, here, seed_of(name))
 
 
+def gate_rows(name: str, runs: int = GATE_RUNS) -> Iterator[Row]:
+    """How often the gate fails a version that is worth what the champion is, or lets through one that is not."""
+    runs, shop = min(runs, GATE_RUNS), SHOPS[name]
+    found = looks(shop, runs, seed_of(name))
+    passed, failed = (sum(gate.verdict == one for gate in found) for one in (PASSED, FAILED))
+    where = f"in {shop.answers:,} answers in random order"
+    yield share_row(name, f"fails {where}", failed, runs, None if shop.noise else FALSE_GATE, least=bool(shop.noise))
+    yield share_row(name, f"passes {where}", passed, runs, FALSE_GATE if shop.noise else None, least=not shop.noise)
+    known, true = [gate.evidence for gate in found if not gate.evidence.refusal], truth(shop)
+    yield Row(name, "the true difference", true, None, None, 0, 0)
+    yield Row(
+        name, "estimated, on average", float(np.mean([one.effect for one in known])), None, None, runs, seed_of(name)
+    )
+    held = sum(one.effect_low <= true <= one.effect_high for one in known)
+    yield share_row(name, "95 % intervals that hold it", held, len(known), least=True)
+
+
 def regret_rows(runs: int = REGRET_RUNS) -> Iterator[Row]:
     """Clicks lost against always showing the best of 8 arms, on average, after each quarter of the slots."""
     name = "regret.8_arms"
@@ -204,11 +227,13 @@ def part(name: str, runs: int) -> list[Row]:
         return list(guardrail_rows(runs))
     if name in drift_claims.PARTS:
         return list(drift_claims.PARTS[name](runs))
+    if name in SHOPS:
+        return list(gate_rows(name, runs))
     parts = {"power": power_rows, "ratio": ratio_rows, "regret": regret_rows}
     return list(parts[name]())
 
 
-PARTS = (*NULLS, "tracker", "guardrail", "power", "ratio", "regret", *drift_claims.PARTS)
+PARTS = (*NULLS, "tracker", "guardrail", *SHOPS, "power", "ratio", "regret", *drift_claims.PARTS)
 
 
 @click.command()

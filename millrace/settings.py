@@ -203,6 +203,11 @@ class RecommenderSettings(_Group):
     repeat_policy: Literal["learned", "exclude"] = Field(
         "learned", description="Items that the user knows: ranked by what the stream says, or left out."
     )
+    shuffled_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01,
+        description="Share of the champion's answers whose items are shown in random order, so that any model can be "
+        "evaluated before it gets traffic (`millrace experiments evaluate`); 0: none are.",
+    )
     mirror_items_max: Positive = Field(
         1_000_000, description="Most items in memory; beyond, those unseen for longest are dropped."
     )

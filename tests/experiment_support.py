@@ -47,9 +47,11 @@ def define(given: ExperimentDefinition, command_id: str = "") -> Command:
     return command
 
 
-def start(experiment_id: str = "test", command_id: str = "") -> Command:
+def start(experiment_id: str = "test", command_id: str = "", override: str = "a test") -> Command:
+    """Starts it whatever the gate says, unless ``override`` is empty."""
     command = Command(command_id=command_id or f"start {experiment_id}", issued_at_ms=T0)
     command.start_experiment.experiment_id = experiment_id
+    command.start_experiment.override_reason = override
     return command
 
 

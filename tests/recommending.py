@@ -35,8 +35,9 @@ def wait_for(condition: Callable[[], T], what: str, timeout_s: float = PATIENCE_
 
 
 def environment(home: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a recommender on a free port."""
-    return clean_environment() | {"MILLRACE_HOME": str(home), "MILLRACE_RECOMMENDER_PORT": "0"} | dict(env)
+    """The environment of a recommender on a free port, no answer of which is in random order unless ``env`` says so."""
+    own = {"MILLRACE_RECOMMENDER_PORT": "0", "MILLRACE_RECOMMENDER_SHUFFLED_SHARE": "0"}
+    return clean_environment() | {"MILLRACE_HOME": str(home)} | own | dict(env)
 
 
 def popen(home: Path, log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +11,17 @@ import click
 from millrace.cli._experiment_arms import WHAT, read_arms
 
 if TYPE_CHECKING:
-    from millrace.v1.experiment_pb2 import ExperimentDefinition
+    from millrace.v1.experiment_pb2 import Arm, ExperimentDefinition
 
 HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 YEAR_HOURS = 366 * 24.0
+CHALLENGED = 0.1
+"""Of all users, those who get another arm than the control by default."""
 PERIOD_MINUTES, FLOOR = 60.0, 0.1
 """Of Thompson sampling; the floor is half of an equal share if that is less."""
 
 
-def _within(most: float) -> Callable[[click.Context, click.Parameter, float | None], float | None]:
+def within(most: float) -> Callable[[click.Context, click.Parameter, float | None], float | None]:
     """For numbers that are scaled before they are checked: 0 to ``most``, and no NaN."""
 
     def check(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
@@ -61,13 +63,17 @@ _OPTIONS = (
     click.option(
         "--period-minutes",
         type=float,
-        callback=_within(60 * YEAR_HOURS),
+        callback=within(60 * YEAR_HOURS),
         help="Shares stay so long, and a user's arm does [default: 60; with --thompson].",
     ),
     click.option(
         "--floor", type=float, help="Least share of an arm [default: .1, or half of an equal one; with --thompson]."
     ),
-    click.option("--traffic", default=0.2, show_default=True, help="Share of all users that takes part."),
+    click.option(
+        "--traffic",
+        type=float,
+        help="Share of all users that takes part [default: a tenth of all get another arm than the control].",
+    ),
     click.option("--layer", default="", help="Experiments of one layer share no user [default: default]."),
     click.option("--description", default="", help="For people."),
     click.option(
@@ -87,14 +93,14 @@ _OPTIONS = (
     click.option(
         "--minimum-hours",
         default=0.0,
-        callback=_within(YEAR_HOURS),
+        callback=within(YEAR_HOURS),
         help="Before an arm is promoted or rejected [default: 0].",
     ),
     click.option(
         "--window-hours",
         default=24.0,
         show_default=True,
-        callback=_within(YEAR_HOURS),
+        callback=within(YEAR_HOURS),
         help="Purchases count until so long after an answer.",
     ),
     click.option(
@@ -122,7 +128,7 @@ _OPTIONS = (
         default=0.0,
         help="Stop an arm that fails or falls back so much more often [default: never].",
     ),
-    click.option("--slow-ms", default=0.0, callback=_within(3_600_000), help="An answer that takes longer is slow."),
+    click.option("--slow-ms", default=0.0, callback=within(3_600_000), help="An answer that takes longer is slow."),
     click.option("--slow-margin", default=0.0, help="Stop an arm that is slow so much more often [default: never]."),
     click.option(
         "--coverage-margin",
@@ -154,7 +160,7 @@ class Wanted:
     thompson: str | None
     period_minutes: float | None
     floor: float | None
-    traffic: float
+    traffic: float | None
     layer: str
     description: str
     alpha: float
@@ -176,6 +182,7 @@ class Wanted:
         """The definition, not checked yet, of this model where none was given. Raises click.BadParameter."""
         from millrace.v1.experiment_pb2 import AllocationPolicy, ExperimentDefinition, Guardrails, Reward
 
+        arms = read_arms(self.arms, self.shares)
         period_minutes, floor = self.period_minutes, self.floor
         if self.thompson is not None:
             period_minutes = PERIOD_MINUTES if period_minutes is None else period_minutes
@@ -185,12 +192,12 @@ class Wanted:
             description=self.description,
             layer=self.layer,
             model_name=self.model or model_name,
-            traffic=self.traffic,
+            traffic=_usual_traffic(arms) if self.traffic is None else self.traffic,
             policy=AllocationPolicy.Value(f"ALLOCATION_POLICY_{'THOMPSON' if self.thompson else 'FIXED'}"),
             reward=Reward.Value(f"REWARD_{(self.thompson or 'unspecified').upper()}"),
             period_ms=round((period_minutes or 0.0) * MINUTE_MS),
             floor=floor or 0.0,
-            arms=read_arms(self.arms, self.shares),
+            arms=arms,
             alpha=self.alpha,
             minimum_users=self.minimum_users,
             minimum_duration_ms=round(self.minimum_hours * HOUR_MS),
@@ -207,3 +214,9 @@ class Wanted:
                 click_floor=self.click_floor,
             ),
         )
+
+
+def _usual_traffic(arms: Sequence[Arm]) -> float:
+    """Share of all users of whom ``CHALLENGED`` of all get a challenger; all users if that is not enough."""
+    challengers = sum(arm.share for arm in arms if not arm.control)
+    return round(CHALLENGED / challengers, 6) if challengers > CHALLENGED else 1.0

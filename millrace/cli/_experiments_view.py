@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from millrace.cli._experiments_gate import print_gate
 from millrace.cli._output import print_table, when
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def print_one(experiment: Experiment, truths: Mapping[str, Truth]) -> None:
         click.echo(definition.description)
     for sentence in allocated(experiment):
         click.echo(sentence)
+    for gate in experiment.gates:
+        print_gate(gate)
     by_name = {figures.name: figures for figures in experiment.figures}
     rows = []
     for arm in definition.arms:

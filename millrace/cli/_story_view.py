@@ -59,6 +59,7 @@ def _print_answer(story: Plain) -> None:
         ("status", answer["status"] + ("" if answer["fallback"] == "none" else f", fallback: {answer['fallback']}")),
         ("ranked by", model),
         ("experiment", f"{answer['experiment_id']}, arm {answer['arm']}" if answer["experiment_id"] else ""),
+        ("order", "random, so that models can be evaluated" if answer["shuffled"] else ""),
         ("segment", answer["segment"]),
         ("knew the user", f"up to {_position(known)}" if known else "not at all"),
         ("candidates", answer["candidates"]),

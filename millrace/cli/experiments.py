@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from millrace.cli._experiment_definition import Wanted, definition_options
+from millrace.cli._experiments_gate import hours_option, measured, print_gate, read_ledger_of
 from millrace.errors import MillraceError
 from millrace.settings import settings
 
@@ -30,11 +31,17 @@ _reason = click.option("--reason", default="", help="Why, for people and the aud
 _timeout = click.option(
     "--timeout", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Longest wait, seconds."
 )
+_override = click.option(
+    "--override",
+    default="",
+    metavar="REASON",
+    help="Start it also if a version does not pass the gate; it is recorded.",
+)
 
 
 @click.group()
 def command() -> None:
-    """Compare arms on real traffic: create, start, stop, list, show, audit, plan.
+    """Compare arms on real traffic: create, evaluate, start, stop, list, show, audit, plan.
 
     One may look at any time, and stop when it says so: the error is controlled at all looks together.
     """
@@ -50,10 +57,21 @@ def command() -> None:
 @_name
 @definition_options
 @click.option("--start", "at_once", is_flag=True, help="Start it at once.")
+@hours_option
+@_override
 @_reason
 @_timeout
 @_json
-def create(experiment: str, at_once: bool, reason: str, timeout: float, as_json: bool, **wanted: Any) -> None:
+def create(
+    experiment: str,
+    at_once: bool,
+    hours: float,
+    override: str,
+    reason: str,
+    timeout: float,
+    as_json: bool,
+    **wanted: Any,
+) -> None:
     """Define EXPERIMENT, or change it as long as it has not started.
 
     millrace experiments create frozen --arm live=champion --arm frozen=checkpoint:latest --start
@@ -70,18 +88,52 @@ def create(experiment: str, at_once: bool, reason: str, timeout: float, as_json:
     request.define_experiment.definition.CopyFrom(definition)
     record = _ask(request, timeout)
     if at_once:
-        record = _start(experiment, reason, timeout)
+        record = _start(record, hours, override, reason, timeout)
     _say(record, "started" if at_once else "defined; `millrace experiments start` starts it", as_json)
 
 
 @command.command()
 @_name
+@hours_option
+@_override
 @_reason
 @_timeout
 @_json
-def start(experiment: str, reason: str, timeout: float, as_json: bool) -> None:
-    """Start EXPERIMENT: from then on its definition stands."""
-    _say(_start(experiment, reason, timeout), "started", as_json)
+def start(experiment: str, hours: float, override: str, reason: str, timeout: float, as_json: bool) -> None:
+    """Start EXPERIMENT: from then on its definition stands.
+
+    A version that is not the champion has to pass the gate first, see `evaluate`. Other arms need none.
+    """
+    _say(_start(_one(experiment), hours, override, reason, timeout), "started", as_json)
+
+
+@command.command()
+@click.argument("version")
+@click.option("--model", help="Registered model [default: the one of the settings].")
+@hours_option
+@_json
+def evaluate(version: str, model: str | None, hours: float, as_json: bool) -> None:
+    """Say what VERSION would have earned, without showing it to anybody, and whether that passes the gate.
+
+    Measured on the champion's answers in random order (MILLRACE_RECOMMENDER_SHUFFLED_SHARE of all), of which the last
+    400,000 slots are kept.
+    """
+    from google.protobuf.json_format import MessageToDict
+
+    from millrace.experiments.gate import judge
+
+    values = settings()
+    name = model or values.recommender.model_name
+    ledger = read_ledger_of(values, name)
+    known = sorted({*ledger.versions, *ledger.former, ledger.champion} - {""}, key=int)
+    if not ledger.champion or version not in known:
+        there_are = ", ".join(known) or "none yet"
+        raise click.ClickException(f"model {name!r} has no version {version!r}; there are: {there_are}")
+    gate = judge(measured(values, name, ledger.champion, [version], hours)[0])
+    if as_json:
+        click.echo(json.dumps(MessageToDict(gate, preserving_proto_field_name=True), indent=2))
+    else:
+        print_gate(gate)
 
 
 @command.command()
@@ -132,11 +184,12 @@ def show(experiment: str, as_json: bool) -> None:
 @click.option("--log", "from_log", is_flag=True, help="Count anew from topic outcomes, too.")
 @_json
 def audit(experiment: str, from_log: bool, as_json: bool) -> None:
-    """Recompute the decision of EXPERIMENT (and the shares of Thompson sampling) from its record; that from the log.
+    """Recompute the decision of EXPERIMENT, shares of Thompson sampling and gates from its record; that from the log.
 
     Exit status 1 if a digit differs.
     """
     from millrace.experiments.asking import recount
+    from millrace.experiments.gate import gate_differences
     from millrace.experiments.periods import period_differences
     from millrace.experiments.record import differences, verdict
 
@@ -144,6 +197,7 @@ def audit(experiment: str, from_log: bool, as_json: bool) -> None:
     if not record.started_at_ms:
         raise click.ClickException(f"{experiment} has not started: there is nothing to recompute")
     found = differences(record.decision, verdict(record, record.decision.at_ms)) + period_differences(record)
+    found += gate_differences(record.gates)
     if from_log:
         values = settings()
         counted = recount(values.kafka, values.stream, record, RECOUNT_TIMEOUT_S)
@@ -172,7 +226,12 @@ def audit(experiment: str, from_log: bool, as_json: bool) -> None:
 @click.option("--share", default=0.5, show_default=True, help="Of the arm, among the slots of the two.")
 @click.option("--alpha", default=0.05, show_default=True, help="Probability of a false promotion.")
 @click.option("--power", default=0.9, show_default=True, help="How sure one wants to be to find it.")
-@click.option("--inflation", default=1.0, show_default=True, help="Variance by user over that of independent slots.")
+@click.option("--inflation", type=float, help="Variance by user over that of independent slots [default: 1].")
+@click.option(
+    "--like",
+    metavar="EXPERIMENT",
+    help="Take the inflation from an earlier one: its users, moving shares (--thompson) and --earlier-activity.",
+)
 @click.option("--slots-a-day", type=float, help="Of all traffic: how many days it takes.")
 @click.option("--traffic", default=0.2, show_default=True, help="Share of all users that takes part.")
 @_json
@@ -182,19 +241,30 @@ def plan(
     share: float,
     alpha: float,
     power: float,
-    inflation: float,
+    inflation: float | None,
+    like: str | None,
     slots_a_day: float | None,
     traffic: float,
     as_json: bool,
 ) -> None:
     """Say how much traffic an experiment needs, before it starts."""
+    from millrace.experiments.outlook import inflation_of
     from millrace.experiments.plan import Plan
 
+    if like is not None:
+        if inflation is not None:
+            raise click.BadParameter("beside --inflation: one of the two", param_hint="--like")
+        inflation = inflation_of(_one(like))
+        if inflation is None:
+            raise click.ClickException(f"nobody has clicked in {like} yet: it has no inflation to go by")
+    inflation = 1.0 if inflation is None else inflation
     made = Plan(rate, lift, share, alpha, inflation)
     slots = made.slots_needed(power)
     days = None if slots_a_day is None else made.days_needed(slots_a_day, traffic, power)
     if as_json:
-        click.echo(json.dumps({"slots": slots, "days": days, "variance": made.variance}, indent=2))
+        click.echo(
+            json.dumps({"slots": slots, "days": days, "variance": made.variance, "inflation": inflation}, indent=2)
+        )
         return
     takes = (
         f", {days:.1f} days at {slots_a_day:,.0f} slots a day of which {traffic:.0%} take part"
@@ -202,13 +272,25 @@ def plan(
         else ""
     )
     click.echo(f"{slots:,} slots of both arms find {lift:+.0%} on {rate:.1%} with {power:.0%} power{takes}")
+    if like is not None:
+        click.echo(f"as in {like}, where the variance was {inflation:.2f} times that of independent slots")
 
 
-def _start(experiment: str, reason: str, timeout_s: float) -> Experiment:
+def _start(record: Experiment, hours: float, override: str, reason: str, timeout_s: float) -> Experiment:
+    from millrace.experiments.gate import gated
     from millrace.registry.asking import new_command
 
+    definition = record.definition
     request = new_command(getpass.getuser(), reason)
-    request.start_experiment.experiment_id = experiment
+    request.start_experiment.experiment_id = definition.experiment_id
+    request.start_experiment.override_reason = override
+    if gated(definition, champion=""):
+        values = settings()
+        champion = read_ledger_of(values, definition.model_name).champion
+        versions = gated(definition, champion)
+        if versions:
+            known = measured(values, definition.model_name, champion, versions, hours)
+            request.start_experiment.evidence.extend(known)
     return _ask(request, timeout_s)
 
 
@@ -226,6 +308,8 @@ def _say(record: Experiment, done: str, as_json: bool) -> None:
         click.echo(json.dumps(view.as_dict(record, _truths(record)), indent=2))
     else:
         click.echo(f"{record.definition.experiment_id} is {done}")
+        for gate in record.gates:
+            print_gate(gate)
 
 
 def _read() -> dict[str, Experiment]:

@@ -21,6 +21,7 @@ from millrace.errors import InvalidField
 from millrace.settings import MINUTE_MS
 from millrace.v1.command_pb2 import Command
 from millrace.v1.common_pb2 import Context
+from millrace.v1.experiment_pb2 import GateEvidence
 from millrace.v1.interaction_pb2 import Interaction, InteractionType
 from millrace.v1.item_pb2 import Item
 from millrace.v1.recommendation_service_pb2 import RecommendBatchRequest, RecommendRequest, RepeatPolicy
@@ -199,6 +200,20 @@ def check_command(command: Command) -> None:
     if action == "roll_back":
         _check_text("roll_back.model_version", command.roll_back.model_version)
         _check_text("roll_back.checkpoint_id", command.roll_back.checkpoint_id)
+    elif action == "start_experiment":
+        _check_text("start_experiment.override_reason", command.start_experiment.override_reason, TITLE_MAX_BYTES)
+        for place, one in enumerate(command.start_experiment.evidence):
+            _check_evidence(f"start_experiment.evidence[{place}]", one)
+
+
+def _check_evidence(field: str, evidence: GateEvidence) -> None:
+    for name in ("model_version", "champion_version"):
+        check_id(f"{field}.{name}", getattr(evidence, name))
+    _check_text(f"{field}.refusal", evidence.refusal, TITLE_MAX_BYTES)
+    for name in ("effect", "effect_low", "effect_high"):
+        value = getattr(evidence, name)
+        if not math.isfinite(value):
+            raise InvalidField(f"{field}.{name}", repr(value), "a finite number")
 
 
 def check_id(field: str, value: str) -> None:

@@ -62,7 +62,7 @@ def read_experiments(kafka: KafkaSettings, stream: StreamSettings, timeout_s: fl
     give_up = time.monotonic() + timeout_s
     with TopicReader(kafka, [EXPERIMENTS], "beginning", stream) as reader:
         while not reader.caught_up:
-            _in_time(give_up, EXPERIMENTS, timeout_s)
+            in_time(give_up, EXPERIMENTS, timeout_s)
             for record in reader.poll():
                 if isinstance(record.message, Experiment):
                     found[record.message.definition.experiment_id] = record.message
@@ -91,7 +91,7 @@ def recount(kafka: KafkaSettings, stream: StreamSettings, experiment: Experiment
     give_up = time.monotonic() + timeout_s
     with TopicReader(kafka, [OUTCOMES], experiment.started_at_ms, stream, partitions=last) as reader:
         while missing and not reader.caught_up:
-            _in_time(give_up, OUTCOMES, timeout_s)
+            in_time(give_up, OUTCOMES, timeout_s)
             for record in reader.poll(5_000):
                 number, outcome = record.partition, record.message
                 if record.offset >= last[number]:
@@ -101,7 +101,8 @@ def recount(kafka: KafkaSettings, stream: StreamSettings, experiment: Experiment
     return counted_anew(experiment, list(counts.values()))
 
 
-def _in_time(give_up: float, topic: Topic, timeout_s: float) -> None:
+def in_time(give_up: float, topic: Topic, timeout_s: float) -> None:
+    """Go on reading a topic until ``give_up`` (monotonic seconds). Raises InfrastructureError."""
     if time.monotonic() > give_up:
         problem = f"{topic.name} could not be read within {timeout_s:g} s"
         raise InfrastructureError("kafka", f"{problem}; is it up (`millrace doctor`)?")

@@ -8,6 +8,7 @@ from millrace.errors import InvalidField
 from millrace.experiments import definition as defined
 from millrace.experiments.arms import LATEST
 from millrace.experiments.assignment import Span, find_span
+from millrace.experiments.gate import gates
 from millrace.experiments.periods import first_period
 from millrace.experiments.tally import SERVE_BOUNDS
 from millrace.registry.ledger import Ledger
@@ -67,7 +68,7 @@ def obey(
         known = ", ".join(experiments) or "none yet"
         raise InvalidField("experiment_id", f"{name!r} is unknown", f"one that was defined ({known})")
     elif action == "start_experiment":
-        changed = _started(stands, experiments.values(), ledgers, at_ms)
+        changed = _started(command, stands, experiments.values(), ledgers, at_ms)
     else:
         changed = _stopped(stands, at_ms)
     changed.accepted_command_ids.append(command.command_id)
@@ -87,7 +88,11 @@ def _defined(given: ExperimentDefinition, stands: Experiment | None, ledgers: Ma
 
 
 def _started(
-    stands: Experiment, experiments: Iterable[Experiment], ledgers: Mapping[str, Ledger], at_ms: int
+    command: Command,
+    stands: Experiment,
+    experiments: Iterable[Experiment],
+    ledgers: Mapping[str, Ledger],
+    at_ms: int,
 ) -> Experiment:
     name = stands.definition.experiment_id
     if stands.state != DRAFT:
@@ -107,6 +112,8 @@ def _started(
     except InvalidField as error:
         others = ", ".join(repr(one.definition.experiment_id) for one in running)
         raise InvalidField(error.field, f"{error.problem} beside {others}", error.allowed) from None
+    asked = command.start_experiment
+    changed.gates.extend(gates(definition, ledger.champion, asked.evidence, asked.override_reason, command.issued_by))
     changed.layer_start = span.start
     changed.state = RUNNING
     changed.started_at_ms = at_ms

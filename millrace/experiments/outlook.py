@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from millrace.experiments.comparison import Sums
-from millrace.experiments.definition import CLICKS, challengers, control
+from millrace.experiments.definition import CLICKS, challengers, control, pair
+from millrace.experiments.plan import Plan
 from millrace.experiments.record import activity_of, boundary, guardrails, shown_index, sums_of
 from millrace.experiments.sequence import Boundary
 from millrace.settings import DAY_MS, HOUR_MS, MINUTE_MS
@@ -94,6 +95,23 @@ def explained(experiment: Experiment) -> float | None:
     if figures is None or not experiment.definition.earlier_activity:
         return None
     return 1 - activity_of(figures).remaining
+
+
+def inflation_of(experiment: Experiment) -> float | None:
+    """How many times larger the variance is than that of independent slots in the shares at the start.
+
+    All is in it: users whose slots are alike, shares that move (Thompson sampling), and what earlier activity takes
+    away (CUPED). Of several challengers it is the largest; None while nothing is known.
+    """
+    by_name = {figures.name: figures for figures in experiment.figures}
+    found = []
+    for arm in challengers(experiment.definition):
+        sums = sums_of(by_name[arm.name], CLICKS) if arm.name in by_name else Sums()
+        if sums.slots and 0 < sums.control_rate < 1:
+            # Of arms that are nearly alike: the variance hardly depends on the difference.
+            independent = Plan(sums.control_rate, 1e-6, pair(experiment.definition, arm)[0]).variance
+            found.append(sums.variance / sums.slots / independent)
+    return max(found, default=None)
 
 
 def items_shown(experiment: Experiment) -> dict[str, float]:

@@ -71,6 +71,7 @@ def _answer(entry: Entry[Impression]) -> dict[str, Any]:
         "learner_sequence": impression.learner_sequence,
         "experiment_id": impression.experiment_id or None,
         "arm": impression.arm or None,
+        "shuffled": impression.shuffled,
         "segment": impression.segment,
         "candidates": impression.candidates,
         "known": {"topic": known.topic, "partition": known.partition, "offset": known.offset}

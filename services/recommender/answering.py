@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from millrace.features.segments import segment
 from millrace.features.user_state import UserState
@@ -67,6 +68,7 @@ class Answer:
     champion: LoadedModel | None
     assigned: Assigned | None
     earlier: int | None
+    shuffled: bool
 
 
 class Answering:
@@ -77,7 +79,7 @@ class Answering:
     user_half_life_ms
         The half-life that users' counters were decayed with.
     random
-        Draws the new items that are explored.
+        Draws the new items that are explored, and which answers are in random order.
     """
 
     def __init__(
@@ -107,6 +109,9 @@ class Answering:
             self._limits_of(situation.assigned),
             self._random,
         )
+        shuffled = self._may_shuffle(request, situation) and self._random.random() < self._settings.shuffled_share
+        if shuffled:
+            ranked = _reordered(ranked, self._random.permutation(len(ranked.item_ids)))
         response = RecommendResponse(
             request_id=request_id,
             items=[
@@ -129,7 +134,7 @@ class Answering:
                 item.features.extend(features)
         # What could not be read is not known: such answers are in no segment of users.
         named = segment(user, now_ms, self._user_half_life_ms) if situation.features_read else ""
-        return Answer(response, ranked, named, champion, situation.assigned, _earlier(situation))
+        return Answer(response, ranked, named, champion, situation.assigned, _earlier(situation), shuffled)
 
     def impression(self, request: RecommendRequest, answer: Answer) -> Impression:
         """What is logged of an answer."""
@@ -146,6 +151,7 @@ class Answering:
             impression.learner_epoch = answer.champion.epoch
             impression.learner_sequence = answer.champion.sequence
         impression.candidates = ranked.candidates
+        impression.shuffled = answer.shuffled
         if answer.earlier is not None:
             impression.earlier_activity = answer.earlier
         if response.HasField("known"):
@@ -184,6 +190,18 @@ class Answering:
             propensity=assigned.propensity if assigned else 1.0,
             period=assigned.period if assigned else 0,
             viewport=request.viewport or self._settings.viewport,
+        )
+
+    def _may_shuffle(self, request: RecommendRequest, situation: Situation) -> bool:
+        """Whether the answer is the champion's own to somebody who looks at it.
+
+        An arm is what its model shows, and in a replay the clicks do not follow from the order.
+        """
+        return (
+            situation.assigned is None
+            and not request.HasField("as_of_ms")
+            and _status(situation) == AnswerStatus.ANSWER_STATUS_OK
+            and _fallback(situation) == Fallback.FALLBACK_NONE
         )
 
     def _limits_of(self, assigned: Assigned | None) -> CandidateLimits:
@@ -225,6 +243,18 @@ class Answering:
             partition=user.known.partition,
             offset=user.known.offset,
         )
+
+
+def _reordered(ranked: RankedItems, order: npt.NDArray[np.int64]) -> RankedItems:
+    """The same items in another order: int64[k], the place in which each stood before."""
+    places = order.tolist()
+    return replace(
+        ranked,
+        item_ids=[ranked.item_ids[place] for place in places],
+        scores=ranked.scores[order],
+        features=ranked.features[order],
+        sources=[ranked.sources[place] for place in places],
+    )
 
 
 def _status(situation: Situation) -> AnswerStatus.ValueType:

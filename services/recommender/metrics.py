@@ -17,6 +17,7 @@ REQUEST_SECONDS = Histogram(
 UNDER_WAY = Gauge("millrace_recommender_requests_under_way", "Requests that are being answered.")
 UNDER_WAY_MAX = Gauge("millrace_recommender_requests_under_way_max", "Most of them; more are refused at once.")
 ANSWERS = Counter("millrace_recommender_answers", "Answers by status and fallback.", ("status", "fallback"))
+SHUFFLED = Counter("millrace_recommender_shuffled_answers", "Answers in random order, by which models are evaluated.")
 FEATURES_READ_SECONDS = Histogram(
     "millrace_recommender_features_read_seconds", "Time to read a user's features from Redis.", buckets=FINE_BUCKETS_S
 )

@@ -181,6 +181,8 @@ class RecommendationService:
         self._impressions.send(self._answering.impression(request, answer))
         metrics.CANDIDATES.observe(answer.ranked.candidates)
         _ANSWERS[response.status, response.fallback].inc()
+        if answer.shuffled:
+            metrics.SHUFFLED.inc()
         if answer.assigned is not None:
             shown = "served" if answer.assigned.served else "unavailable"
             metrics.ARM_ANSWERS.labels(response.experiment_id, response.arm, shown).inc()

@@ -55,6 +55,7 @@ def loop(
         "MILLRACE_RECOMMENDER_PORT": str(port),
         "MILLRACE_RECOMMENDER_TARGET": f"localhost:{port}",
         "MILLRACE_RECOMMENDER_MODEL_NAME": "e2e",
+        "MILLRACE_RECOMMENDER_SHUFFLED_SHARE": "0",
         "MILLRACE_ORCHESTRATOR_MODEL_NAME": "e2e",
     }
     processes = [

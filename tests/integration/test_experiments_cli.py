@@ -56,7 +56,7 @@ def test_an_experiment_from_definition_to_audit(kafka: KafkaSettings, shell: She
     arms = ("--arm", "a=champion", "--arm", "b=version:2,fresh_items=0")
     looked_for = ("--rate", "0.1", "--lift", "0.5", "--traffic", "1", "--minimum-users", "100")
     shell("create", "shop", *arms, *looked_for)
-    shell("start", "shop")
+    shell("start", "shop", "--override", "there is no log yet")
     refused = shell("create", "other", "--arm", "a=champion", "--arm", "b=version:9", status=1)
     assert "arms[b].model_version: '9' is unknown; allowed: 1, 2" in refused
     assert "traffic: 0.2 has no room in the layer beside 'shop'" in shell("create", "more", *arms, "--start", status=1)
@@ -130,7 +130,7 @@ def test_thompson_sampling_from_the_command_line(kafka: KafkaSettings, shell: Sh
         "create", "many", *arms, "--floor", "0.1", status=1
     )
     options = ("--layer", "many", "--traffic", "1", "--thompson", "clicks", "--period-minutes", "0.02", "--start")
-    shell("create", "many", *arms, *options)
+    shell("create", "many", *arms, *options, "--override", "there is no log yet")
     assert shell.json("audit", "many", "--log")["same"] is True, "of nothing there is nothing to differ"
 
     def record() -> Experiment:

@@ -63,7 +63,7 @@ def test_from_an_answer_to_the_decision(
     given.policy, given.period_ms, given.floor = AllocationPolicy.ALLOCATION_POLICY_THOMPSON, 1_000, 0.3
     define, start = new_command("test", ""), new_command("test", "")
     define.define_experiment.definition.CopyFrom(given)
-    start.start_experiment.experiment_id = "loop"
+    start.start_experiment.experiment_id, start.start_experiment.override_reason = "loop", "it has no log yet"
     ask_tracker(kafka, STREAM, define, 60)
     began = ask_tracker(kafka, STREAM, start, 60)
 

@@ -18,8 +18,9 @@ from millrace.events.rules import (
     check_recommend_batch,
     check_recommend_request,
 )
-from millrace.v1.command_pb2 import Command, PromoteCommand, RollBackCommand
+from millrace.v1.command_pb2 import Command, PromoteCommand, RollBackCommand, StartExperimentCommand
 from millrace.v1.common_pb2 import Context
+from millrace.v1.experiment_pb2 import GateEvidence
 from millrace.v1.interaction_pb2 import Interaction, InteractionType
 from millrace.v1.item_pb2 import Item
 from millrace.v1.recommendation_service_pb2 import RecommendBatchRequest, RecommendRequest
@@ -187,6 +188,11 @@ def test_valid_requests() -> None:
     check_recommend_batch(RecommendBatchRequest(requests=[request()] * 100))
 
 
+def _with_evidence(**changes: Any) -> StartExperimentCommand:
+    evidence = GateEvidence(**{"model_version": "2", "champion_version": "1", **changes})
+    return StartExperimentCommand(experiment_id="e", evidence=[evidence])
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
@@ -196,6 +202,13 @@ def test_valid_requests() -> None:
         ({"promote": PromoteCommand(model_name="m")}, "promote.model_version"),
         ({"promote": PromoteCommand(model_version="1")}, "promote.model_name"),
         ({"roll_back": RollBackCommand(model_name="m", model_version="\n")}, "roll_back.model_version"),
+        (
+            {"start_experiment": StartExperimentCommand(experiment_id="e", override_reason="\n")},
+            "start_experiment.override_reason",
+        ),
+        ({"start_experiment": _with_evidence(model_version="")}, "start_experiment.evidence[0].model_version"),
+        ({"start_experiment": _with_evidence(effect_low=-math.inf)}, "start_experiment.evidence[0].effect_low"),
+        ({"start_experiment": _with_evidence(refusal="x" * 1_025)}, "start_experiment.evidence[0].refusal"),
     ],
 )
 def test_invalid_commands(changes: dict[str, Any], field: str) -> None:
@@ -209,6 +222,7 @@ def test_a_command_asks_for_something() -> None:
     with pytest.raises(InvalidField, match="action: missing"):
         check_command(Command(command_id="c", issued_at_ms=NOW_MS))
     check_command(Command(command_id="c", issued_at_ms=NOW_MS, roll_back=RollBackCommand(model_name="m")))
+    check_command(Command(command_id="c", issued_at_ms=NOW_MS, start_experiment=_with_evidence(effect=0.1)))
 
 
 _text = st.text(st.characters(codec="utf-8"), max_size=300)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import pytest
 from click.testing import CliRunner, Result
 
+from millrace.cli import experiments
 from millrace.cli._experiment_arms import read_arms
 from millrace.cli._experiments_view import as_dict, drawn, in_truth, of_what_else, what
 from millrace.cli.experiments import command
 from millrace.errors import InvalidField
 from millrace.experiments.life import DRAFT
-from millrace.experiments.outlook import duration, in_words, remaining_ms, slots_until_known
-from millrace.experiments.record import boundary, sums_of
+from millrace.experiments.outlook import duration, in_words, inflation_of, remaining_ms, slots_until_known
+from millrace.experiments.record import boundary, put_sums, sums_of
 from millrace.experiments.tracker import Tracker, TrackerLimits
 from millrace.simulation.truth import Truth
+from millrace.v1.command_pb2 import Command
 from millrace.v1.experiment_pb2 import Experiment
 from tests.experiment_support import define, definition, ledgers, start, traffic
 from tests.outcome_support import T0
@@ -70,6 +73,32 @@ def test_arms_that_cannot_be_read(arguments: tuple[str, ...], problem: str) -> N
     assert problem in " ".join(result.output.replace("│", "").split())
 
 
+@pytest.mark.parametrize(
+    ("arms", "shares", "traffic"),
+    [
+        (("a=champion", "b=popular"), (), 0.2),
+        (("a=champion", "b=popular", "c=frozen:1"), (), 0.15),
+        (("a=champion", "b=popular"), ("a=0.75", "b=0.25"), 0.4),
+        (("a=champion", "b=popular"), ("a=0.95", "b=0.05"), 1.0),
+    ],
+)
+def test_a_tenth_of_all_users_get_a_challenger_by_default(
+    arms: tuple[str, ...], shares: tuple[str, ...], traffic: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Command] = []
+
+    def ask(request: Command, timeout_s: float) -> Experiment:
+        del timeout_s
+        sent.append(request)
+        return Experiment()
+
+    monkeypatch.setattr(experiments, "_ask", ask)
+    options = [*(f"--arm={arm}" for arm in arms), *(f"--share={share}" for share in shares)]
+    for given, expected in (((), traffic), (("--traffic", "0.3"), 0.3)):
+        assert run("create", "e", *options, *given).exit_code == 0
+        assert sent[-1].define_experiment.definition.traffic == expected
+
+
 def test_a_definition_is_checked_before_it_is_sent() -> None:
     result = run("create", "e", "--arm", "a=champion", "--arm", "b=popular", "--share", "a=0.5", "--share", "b=0.6")
     assert isinstance(result.exception, InvalidField)
@@ -90,6 +119,8 @@ def test_a_definition_is_checked_before_it_is_sent() -> None:
         ("--slow-ms", "-1"),
         ("--slow-ms", "1e12"),
         ("--period-minutes", "nan"),
+        ("--hours", "nan"),
+        ("--hours", "1e9"),
     ],
 )
 def test_numbers_that_nobody_can_mean(wrong: tuple[str, str]) -> None:
@@ -125,9 +156,30 @@ def test_plans() -> None:
     assert slots == 38_727
     said = run("plan", "--rate", "0.05", "--lift", "0.2", "--slots-a-day", "100000").output
     assert "1.9 days at 100,000 slots a day of which 20% take part" in said
+    both = run("plan", "--rate", "0.05", "--lift", "0.2", "--like", "earlier", "--inflation", "2")
+    assert "one of the two" in both.output
     for wrong in (("--rate", "5"), ("--inflation", "inf"), ("--slots-a-day", "0"), ("--slots-a-day", "nan")):
         result = run("plan", "--rate", "0.05", "--lift", "0.2", *wrong)
         assert isinstance(result.exception, InvalidField), wrong
+
+
+def test_a_plan_like_an_earlier_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = seen(3_000, {"a": 0.1, "b": 0.1})
+    found = inflation_of(earlier)
+    assert found is not None
+    assert found == pytest.approx(1, abs=0.1), "slots were independent"
+    # The same users, five times each: what one does, one does five times.
+    sums = sums_of(earlier.figures[1], "clicks")
+    alike = replace(sums, square=5 * sums.square, product=5 * sums.product, size=5 * sums.size, assigned=0.0)
+    put_sums(earlier.figures[1], "clicks", alike)
+    assert inflation_of(earlier) == pytest.approx(5 * found, rel=0.1)
+    monkeypatch.setattr(experiments, "_read", lambda: {"earlier": earlier, "new": Experiment(definition=definition())})
+    asked = ("plan", "--rate", "0.05", "--lift", "0.2", "--like")
+    planned = json.loads(run(*asked, "earlier", "--json").output)
+    assert planned["slots"] == pytest.approx(38_727 * planned["inflation"], rel=0.001)
+    assert planned["inflation"] == inflation_of(earlier)
+    assert "as in earlier, where the variance was " in run(*asked, "earlier").output
+    assert "nobody has clicked in new yet" in run(*asked, "new").output
 
 
 def test_what_is_said() -> None:

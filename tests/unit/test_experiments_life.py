@@ -12,7 +12,15 @@ from millrace.experiments.definition import best_at, check_definition, completed
 from millrace.experiments.life import DRAFT, RUNNING, STOPPED, obey
 from millrace.registry.ledger import Ledger
 from millrace.v1.command_pb2 import Command
-from millrace.v1.experiment_pb2 import AllocationPolicy, Arm, Experiment, ExperimentDefinition, Reward
+from millrace.v1.experiment_pb2 import (
+    AllocationPolicy,
+    Arm,
+    Experiment,
+    ExperimentDefinition,
+    GateEvidence,
+    GateVerdict,
+    Reward,
+)
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from tests.experiment_support import define, definition, ledgers, start, stop
 from tests.outcome_support import T0
@@ -78,6 +86,35 @@ def test_what_has_started_cannot_be_changed() -> None:
     desk.refuses(define(definition(), "other"), "experiment_id")
     desk.refuses(start(command_id="again"), "experiment_id")
     desk.refuses(stop(command_id="again"), "experiment_id")
+
+
+def test_a_version_starts_when_it_has_passed_the_gate_or_with_a_reason() -> None:
+    desk = Desk()
+    desk(define(definition()))
+    desk.refuses(start(override=""), "evidence")
+    known = GateEvidence(model_version="2", champion_version="1", answers=500, users=400, effect=0.05)
+    known.effect_low, known.effect_high = -0.02, 0.12
+    command = start(override="")
+    command.start_experiment.evidence.append(known)
+    desk(command)
+    (gate,) = desk.experiments["test"].gates
+    assert (gate.verdict, gate.evidence, gate.override_reason) == (GateVerdict.GATE_VERDICT_PASSED, known, "")
+
+    desk(stop())
+    desk(define(definition("other")))
+    overriding = start("other", override="the shop is new")
+    overriding.issued_by = "me"
+    desk(overriding)
+    (gate,) = desk.experiments["other"].gates
+    assert (gate.verdict, gate.reason) == (GateVerdict.GATE_VERDICT_REFUSED, "nothing was measured")
+    assert (gate.override_reason, gate.overridden_by) == ("the shop is new", "me")
+
+    desk(stop("other"))
+    champion = definition("champion", versions=("", "1"))
+    champion.arms[1].settings["parameters"] = "registered"
+    desk(define(champion))
+    desk(start("champion", override=""))
+    assert not desk.experiments["champion"].gates, "what serves already needs no gate"
 
 
 def test_experiments_of_a_layer_share_no_user() -> None:
