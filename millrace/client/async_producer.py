@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
 from millrace.client.errors import DeliveryFailed
-from millrace.client.outbox import DELIVERY_TIMEOUT_S, LINGER_MS, QUEUE_MAX, Outbox
+from millrace.client.outbox import DELIVERY_TIMEOUT_S, LINGER_MS, QUEUE_MAX, Outbox, Parcel
+from millrace.errors import InvalidField, MillraceError
 from millrace.events import build
 from millrace.events.build import EventType, InteractionFields, ItemFields
 from millrace.events.rules import check_id
 from millrace.settings import KafkaSettings
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import Item
+
+DELIVER_CHUNK = 100
+"""Events queued in one go, before other tasks get their turn: about 1 ms."""
 
 
 class AsyncEventProducer:
@@ -55,6 +60,29 @@ class AsyncEventProducer:
         """Publish a contract message as it is."""
         while not self._outbox.offer(event):
             await asyncio.to_thread(self._outbox.await_room)
+
+    async def deliver(self, events: Sequence[Interaction | Item]) -> dict[int, MillraceError]:
+        """Publish messages and wait until the broker has them. See ``EventProducer.deliver``."""
+        if not events:
+            return {}
+        settled, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def on_settled() -> None:
+            loop.call_soon_threadsafe(settled.set)
+
+        parcel = Parcel(len(events), on_settled)
+        self._outbox.report_promptly()
+        for place, event in enumerate(events):
+            # Other tasks get their turn while many events are queued.
+            if place and place % DELIVER_CHUNK == 0:
+                await asyncio.sleep(0)
+            try:
+                while not self._outbox.offer(event, parcel.report(place)):
+                    await asyncio.to_thread(self._outbox.await_room)
+            except (InvalidField, DeliveryFailed) as problem:
+                parcel.refuse(place, problem)
+        await settled.wait()
+        return parcel.problems
 
     async def flush(self, timeout_s: float | None = None) -> None:
         """Wait until the broker has acknowledged everything sent so far. See ``EventProducer.flush``."""

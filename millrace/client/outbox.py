@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from millrace.client.errors import DeliveryFailed, Undelivered
+from millrace.errors import MillraceError
 from millrace.events.build import now_ms
 from millrace.events.rules import check_append_time, check_interaction, check_item
 from millrace.settings import KafkaSettings
@@ -25,8 +28,54 @@ QUEUE_MAX = 100_000
 """Most events waiting for the broker (at 300 bytes each about 30 MB, beside librdkafka's own overhead)."""
 DELIVERY_TIMEOUT_S = 30.0
 """An event has failed when the broker did not take it within this time; a broker restarts in a few seconds."""
+POLL_S = 0.1
+"""Longest wait of the thread that takes delivery reports in; they come at once in any case."""
 _FAILURES_KEPT = 10_000
 """Bounds memory while the broker is away and nobody looks; failures past it are counted, not kept."""
+
+Report = Callable[[KafkaError | None, Message], None]
+
+
+class Parcel:
+    """Events whose delivery one caller waits for. Settled from any thread.
+
+    Parameters
+    ----------
+    on_settled
+        Called once, when the fate of every event is known, from the thread that learned the last one.
+
+    Attributes
+    ----------
+    problems
+        Place of an event -> why the broker does not have it.
+    """
+
+    def __init__(self, events: int, on_settled: Callable[[], None]) -> None:
+        self.problems: dict[int, MillraceError] = {}
+        self._open = events
+        self._on_settled = on_settled
+        self._lock = threading.Lock()
+
+    def report(self, place: int) -> Report:
+        """What to call with the delivery report of the event at this place."""
+        return partial(self._report, place)
+
+    def refuse(self, place: int, problem: MillraceError) -> None:
+        """The event at this place is not sent."""
+        self._settle(place, problem)
+
+    def _report(self, place: int, error: KafkaError | None, message: Message) -> None:
+        del message
+        self._settle(place, None if error is None else DeliveryFailed(error.str()))
+
+    def _settle(self, place: int, problem: MillraceError | None) -> None:
+        with self._lock:
+            if problem is not None:
+                self.problems[place] = problem
+            self._open -= 1
+            last = not self._open
+        if last:
+            self._on_settled()
 
 
 class Outbox:
@@ -39,6 +88,7 @@ class Outbox:
         self._failed_count = 0
         self._lock = threading.Lock()
         self._closed = False
+        self._poller: threading.Thread | None = None
         config = producer_config(kafka) | {
             "linger.ms": linger_ms,
             "queue.buffering.max.messages": queue_max,
@@ -46,23 +96,32 @@ class Outbox:
         }
         self._producer = Producer(config, logger=kafka_logger())
 
-    def offer(self, event: Interaction | Item) -> bool:
+    def offer(self, event: Interaction | Item, report: Report | None = None) -> bool:
         """Check an event and queue it; False where the queue is full.
+
+        Its fate goes to ``report``; without one, a failure is raised by a later call.
 
         Raises
         ------
         InvalidField
             The event breaks its contract.
         DeliveryFailed
-            Earlier events did not reach the broker.
+            Earlier events without a report did not reach the broker.
         """
         if isinstance(event, Interaction):
             check_interaction(event)
             # The broker's clock decides in the end; this one finds a wrong unit or zone before sending.
             check_append_time(event.occurred_at_ms, now_ms())
-            return self._queue(INTERACTIONS, event.user_id, *encode(event))
+            return self._queue(INTERACTIONS, event.user_id, *encode(event), report)
         check_item(event)
-        return self._queue(ITEMS, event.item_id, *encode(event))
+        return self._queue(ITEMS, event.item_id, *encode(event), report)
+
+    def report_promptly(self) -> None:
+        """Have a thread take delivery reports in as they come, and not only when something is sent."""
+        with self._lock:
+            if self._poller is None:
+                self._poller = threading.Thread(target=self._poll, name="delivery-reports", daemon=True)
+                self._poller.start()
 
     def offer_removal(self, item_id: str) -> bool:
         """Queue the removal of a catalogue entry (a tombstone); False where the queue is full."""
@@ -89,22 +148,33 @@ class Outbox:
         """Refuse further events, then flush; harmless when repeated."""
         if not self._closed:
             self._closed = True
-            self.flush(None)
+            try:
+                self.flush(None)
+            finally:
+                if self._poller is not None:
+                    self._poller.join()
 
-    def _queue(self, topic: Topic, key: str, value: bytes | None, headers: Headers) -> bool:
+    def _queue(
+        self, topic: Topic, key: str, value: bytes | None, headers: Headers, report: Report | None = None
+    ) -> bool:
         if self._closed:
             raise DeliveryFailed("the producer is closed")
         self._producer.poll(0)  # takes in delivery reports
-        self._raise_failures()
+        if report is None:
+            self._raise_failures()
         try:
             self._producer.produce(
-                topic.name, value=value, key=key, headers=list(headers), on_delivery=self._on_delivery
+                topic.name, value=value, key=key, headers=list(headers), on_delivery=report or self._on_delivery
             )
         except BufferError:
             return False
         except KafkaException as error:
             raise DeliveryFailed(f"{key}: {error.args[0].str()}") from error
         return True
+
+    def _poll(self) -> None:
+        while not self._closed:
+            self._producer.poll(POLL_S)
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
 from millrace.client.errors import DeliveryFailed
-from millrace.client.outbox import DELIVERY_TIMEOUT_S, LINGER_MS, QUEUE_MAX, Outbox
+from millrace.client.outbox import DELIVERY_TIMEOUT_S, LINGER_MS, QUEUE_MAX, Outbox, Parcel
+from millrace.errors import InvalidField, MillraceError
 from millrace.events import build
 from millrace.events.build import EventType, InteractionFields, ItemFields
 from millrace.events.rules import check_id
@@ -81,6 +84,27 @@ class EventProducer:
         """Publish a contract message as it is. Raises as ``interaction``."""
         while not self._outbox.offer(event):
             self._outbox.await_room()
+
+    def deliver(self, events: Sequence[Interaction | Item]) -> dict[int, MillraceError]:
+        """Publish messages and wait until the broker has them, each by itself.
+
+        Nothing is raised: what comes back says, by the message's place, which the broker does not have, and why:
+        ``InvalidField`` for what breaks the contract, ``DeliveryFailed`` for what did not get there in time. The
+        others are on the log, whatever became of these.
+        """
+        if not events:
+            return {}
+        settled = threading.Event()
+        parcel = Parcel(len(events), settled.set)
+        self._outbox.report_promptly()
+        for place, event in enumerate(events):
+            try:
+                while not self._outbox.offer(event, parcel.report(place)):
+                    self._outbox.await_room()
+            except (InvalidField, DeliveryFailed) as problem:
+                parcel.refuse(place, problem)
+        settled.wait()
+        return parcel.problems
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until the broker has acknowledged everything sent so far (by default for the delivery timeout).
