@@ -51,7 +51,8 @@ class Feed:
     async def close(self) -> None:
         """Stop reading."""
         self._stop.set()
-        await asyncio.to_thread(self._thread.join)
+        if self._thread.ident is not None:
+            await asyncio.to_thread(self._thread.join)
 
     def _read(self) -> None:
         with self._reader() as reader:

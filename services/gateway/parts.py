@@ -32,7 +32,7 @@ class Parts:
 
     @classmethod
     def make(cls, settings: Settings) -> Parts:
-        """Everything; nothing has to be there yet."""
+        """Everything; nothing has to be there yet. Views are read once they are started."""
         own = settings.gateway
         events = AsyncEventProducer(
             settings.kafka,

@@ -21,6 +21,8 @@ from services.gateway.parts import Parts
 log = structlog.stdlib.get_logger(__name__)
 
 PROCESS = "gateway"
+# Connections that wait to be accepted, as many as uvicorn's own default.
+_BACKLOG = 2_048
 
 
 class _Server(uvicorn.Server):
@@ -38,6 +40,8 @@ def listen(own: GatewaySettings) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((own.host, own.port))
+        # Who reads the announcement may come at once: the system lets them wait for the server.
+        listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
         raise MillraceError(
@@ -59,11 +63,13 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
         lifespan="off",
         log_config=None,
         access_log=False,
+        backlog=_BACKLOG,
         server_header=False,
         # Half of the time for requests under way; the rest is for what they left with the broker.
         timeout_graceful_shutdown=math.ceil(drain_s / 2),
     )
     server = _Server(config)
+    parts.views.start()
 
     def ask_to_stop() -> None:
         server.should_exit = True

@@ -97,6 +97,10 @@ class Views:
         }
         for name, feed in self._feeds.items():
             metrics.VIEW_LAG_RECORDS.labels(name).set_function(partial(getattr, feed, "lag"))
+
+    def start(self) -> None:
+        """Begin to read."""
+        for feed in self._feeds.values():
             feed.start()
 
     @property
@@ -141,8 +145,7 @@ class Views:
 
     async def close(self) -> None:
         """Stop reading."""
-        for feed in self._feeds.values():
-            await feed.close()
+        await asyncio.gather(*(feed.close() for feed in self._feeds.values()))
 
 
 def _remember(known: dict[str, T], key: str, value: T) -> None:
