@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -18,6 +19,8 @@ from tests.conftest import Child
 
 TIMEOUT_S = 60
 JSON = {"content-type": "application/json"}
+# Pieces of a body in place of which nothing comes any more, and before which the client goes away.
+SILENCE, GONE = b"silence", b"gone"
 NOWHERE = "127.0.0.1:1"
 
 
@@ -52,6 +55,10 @@ async def call(
 
     async def receive() -> Message:
         piece = next(pieces, None)
+        if piece is SILENCE:
+            await asyncio.Event().wait()
+        if piece is GONE:
+            return {"type": "http.disconnect"}
         answer.pieces_read += piece is not None
         return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
 

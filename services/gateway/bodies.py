@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from millrace.errors import InvalidField
-from services.gateway.problems import INVALID_JSON, TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, Problem
+from services.gateway.problems import (
+    INCOMPLETE,
+    INVALID_JSON,
+    TOO_LARGE,
+    TOO_SLOW,
+    UNSUPPORTED_MEDIA_TYPE,
+    Problem,
+)
+
+# Who is slower keeps a place among the requests under way from others. 4 MiB in this time are 3.4 Mbit/s.
+_TIMEOUT_S = 10.0
 
 
 async def read_json(request: Request, max_bytes: int) -> Any:
@@ -59,9 +71,15 @@ async def _read(request: Request, max_bytes: int) -> bytes:
     if length.isdecimal() and int(length) > max_bytes:
         raise problem
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > max_bytes:
-            raise problem
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > max_bytes:
+                    raise problem
+                chunks.append(chunk)
+    except TimeoutError as error:
+        raise Problem(TOO_SLOW, f"{size} bytes came within {_TIMEOUT_S:g} s") from error
+    except ClientDisconnect as error:
+        raise Problem(INCOMPLETE, f"{size} bytes came") from error
     return b"".join(chunks)

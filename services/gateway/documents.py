@@ -59,6 +59,16 @@ def failures(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
     }
 
 
+BODY_FAILURES = failures(
+    problems.INVALID_JSON,
+    problems.TOO_SLOW,
+    problems.TOO_LARGE,
+    problems.UNSUPPORTED_MEDIA_TYPE,
+    problems.INVALID_FIELD,
+)
+"""Of every route that reads a body."""
+
+
 def install(app: FastAPI) -> None:
     """Have the app describe itself so."""
     description: dict[str, Any] = {}

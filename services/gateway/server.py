@@ -17,6 +17,7 @@ from millrace.stream.http import serve_health
 from millrace.stream.shutdown import Shutdown
 from services.gateway.app import create_app
 from services.gateway.parts import Parts
+from services.gateway.protocol import BoundedProtocol
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -57,7 +58,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
     parts = Parts.make(settings)
     config = uvicorn.Config(
         create_app(parts),
-        http="httptools",
+        http=BoundedProtocol,
         loop="none",
         ws="none",
         lifespan="off",

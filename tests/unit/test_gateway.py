@@ -15,12 +15,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from millrace.events.jsonl import read_interaction
 from millrace.settings import GatewaySettings
 from millrace.topics import INTERACTIONS
-from services.gateway import problems
+from services.gateway import bodies, problems
 from services.gateway.app import create_app
 from services.gateway.front import Front
 from services.gateway.intake import Intake
 from services.gateway.parts import Parts
-from tests.gateway_support import JSON, Answer, call, parts_nowhere
+from tests.gateway_support import GONE, JSON, SILENCE, Answer, call, parts_nowhere
 
 EVENT = b'{"user_id": "ann", "item_id": "shoe"}'
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -172,6 +172,12 @@ async def test_a_body_of_ten_megabytes_is_refused_without_being_read(app: ASGIAp
     untold = await call(app, "POST", "/api/v1/event", pieces(), JSON)
     assert is_problem(untold, problems.TOO_LARGE)
     assert untold.pieces_read == 5, "4 MiB and what shows that there is more"
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "_TIMEOUT_S", 0.05)
+    assert is_problem(await call(app, "POST", "/api/v1/event", [b"{", SILENCE], JSON), problems.TOO_SLOW)
+    assert is_problem(await call(app, "POST", "/api/v1/event", [b"{", GONE], JSON), problems.INCOMPLETE)
 
 
 async def test_more_events_than_a_batch_takes_are_refused(app: ASGIApp) -> None:

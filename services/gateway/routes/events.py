@@ -13,7 +13,7 @@ from millrace.topics import INTERACTIONS
 from millrace.v1.interaction_pb2 import Interaction
 from services.gateway import problems
 from services.gateway.bodies import read_json
-from services.gateway.documents import answer, body, failures
+from services.gateway.documents import BODY_FAILURES, answer, body, failures
 from services.gateway.intake import Written
 from services.gateway.parts import Parts
 from services.gateway.schemas import Event, Taken
@@ -42,8 +42,8 @@ def router(parts: Parts) -> APIRouter:
         responses={
             202: answer(Taken, "The broker has all of it.", TAKEN),
             207: answer(Taken, "The broker has some of it; `failed` says which not, and why."),
-            **failures(problems.INVALID_JSON, problems.TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE),
-            **failures(problems.INVALID_FIELD, problems.UNAVAILABLE),
+            **BODY_FAILURES,
+            **failures(problems.UNAVAILABLE),
         },
         openapi_extra=body(Event, one=ONE, batch=BATCH),
     )

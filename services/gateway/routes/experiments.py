@@ -20,7 +20,7 @@ from millrace.v1.experiment_pb2 import Experiment, ExperimentDefinition
 from services.gateway import problems
 from services.gateway.bodies import read_object, read_optional
 from services.gateway.commands import ISSUED_BY
-from services.gateway.documents import PENDING, WAIT_HELP, answer, body, failures
+from services.gateway.documents import BODY_FAILURES, PENDING, WAIT_HELP, answer, body, failures
 from services.gateway.parts import Parts
 from services.gateway.problems import NOT_FOUND, Problem
 from services.gateway.schemas import Definition, ExperimentRecord, Experiments, Reason
@@ -36,9 +36,7 @@ ONE = {
 }
 Key = Annotated[str | None, Header(description="Id of the command: sent again with it, it is acted on once.")]
 Wait = Annotated[int | None, Query(ge=0, le=30_000, description=WAIT_HELP)]
-FAILURES = failures(problems.INVALID_FIELD, problems.REFUSED, problems.UNAVAILABLE) | failures(
-    problems.INVALID_JSON, problems.TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE
-)
+FAILURES = BODY_FAILURES | failures(problems.REFUSED, problems.UNAVAILABLE)
 
 
 def router(parts: Parts) -> APIRouter:

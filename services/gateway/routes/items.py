@@ -9,7 +9,7 @@ from millrace.events.jsonl import read_item
 from millrace.topics import ITEMS
 from services.gateway import problems
 from services.gateway.bodies import read_json
-from services.gateway.documents import answer, body, failures
+from services.gateway.documents import BODY_FAILURES, answer, body, failures
 from services.gateway.parts import Parts
 from services.gateway.schemas import CatalogueItem, Taken
 
@@ -29,8 +29,8 @@ def router(parts: Parts) -> APIRouter:
         responses={
             202: answer(Taken, "The broker has all of it.", TAKEN),
             207: answer(Taken, "The broker has some of it; `failed` says which not, and why."),
-            **failures(problems.INVALID_JSON, problems.TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE),
-            **failures(problems.INVALID_FIELD, problems.UNAVAILABLE),
+            **BODY_FAILURES,
+            **failures(problems.UNAVAILABLE),
         },
         openapi_extra=body(CatalogueItem, one=ONE, batch=[ONE, {"item_id": "sku-8", "available": False}]),
     )

@@ -14,7 +14,7 @@ from millrace.v1.model_pb2 import ParameterUpdate
 from services.gateway import problems
 from services.gateway.bodies import read_optional
 from services.gateway.commands import ISSUED_BY
-from services.gateway.documents import MODEL_HELP, PENDING, WAIT_HELP, answer, body, failures
+from services.gateway.documents import BODY_FAILURES, MODEL_HELP, PENDING, WAIT_HELP, answer, body, failures
 from services.gateway.parts import Parts
 from services.gateway.problems import NOT_FOUND, Problem
 from services.gateway.schemas import LearningStatus, Reason, Update
@@ -32,8 +32,8 @@ def router(parts: Parts) -> APIRouter:
         responses={
             202: PENDING,
             200: answer(Update, "With `wait_ms`: the update that answers it."),
-            **failures(problems.INVALID_FIELD, problems.INVALID_JSON, problems.UNSUPPORTED_MEDIA_TYPE),
-            **failures(problems.TOO_LARGE, problems.UNAVAILABLE),
+            **BODY_FAILURES,
+            **failures(problems.REFUSED, problems.UNAVAILABLE),
         },
         openapi_extra=body(Reason, optional=True),
     )

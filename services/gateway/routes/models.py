@@ -16,7 +16,7 @@ from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from services.gateway import problems
 from services.gateway.bodies import read_optional
 from services.gateway.commands import ISSUED_BY
-from services.gateway.documents import MODEL_HELP, PENDING, WAIT_HELP, answer, body, failures
+from services.gateway.documents import BODY_FAILURES, MODEL_HELP, PENDING, WAIT_HELP, answer, body, failures
 from services.gateway.parts import Parts
 from services.gateway.problems import NOT_FOUND, REFUSED, Problem
 from services.gateway.schemas import Models, Reason, Reign, RollBack
@@ -27,8 +27,8 @@ Wait = Annotated[int | None, Query(ge=0, le=30_000, description=WAIT_HELP)]
 RESPONSES = {
     200: answer(Reign, "The promotion or rollback that it led to."),
     202: PENDING,
-    **failures(problems.NOT_FOUND, problems.INVALID_FIELD, problems.REFUSED, problems.UNAVAILABLE),
-    **failures(problems.INVALID_JSON, problems.TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE),
+    **BODY_FAILURES,
+    **failures(problems.NOT_FOUND, problems.REFUSED, problems.UNAVAILABLE),
 }
 
 

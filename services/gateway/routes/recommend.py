@@ -13,7 +13,7 @@ from millrace.events.build import CONTEXT_FIELDS, RequestFields
 from millrace.events.columns import time_ms
 from services.gateway import problems
 from services.gateway.bodies import read_object
-from services.gateway.documents import answer, body, failures
+from services.gateway.documents import BODY_FAILURES, answer, body, failures
 from services.gateway.parts import Parts
 from services.gateway.schemas import Answer, Asked, Question
 
@@ -63,7 +63,7 @@ def router(parts: Parts) -> APIRouter:
         responses={
             200: answer(Answer, "What to show."),
             **FAILURES,
-            **failures(problems.INVALID_JSON, problems.TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE),
+            **BODY_FAILURES,
         },
         openapi_extra=body(Question, one=ONE),
     )
