@@ -28,8 +28,6 @@ QUEUE_MAX = 100_000
 """Most events waiting for the broker (at 300 bytes each about 30 MB, beside librdkafka's own overhead)."""
 DELIVERY_TIMEOUT_S = 30.0
 """An event has failed when the broker did not take it within this time; a broker restarts in a few seconds."""
-POLL_S = 0.1
-"""Longest wait of the thread that takes delivery reports in; they come at once in any case."""
 _FAILURES_KEPT = 10_000
 """Bounds memory while the broker is away and nobody looks; failures past it are counted, not kept."""
 
@@ -88,7 +86,6 @@ class Outbox:
         self._failed_count = 0
         self._lock = threading.Lock()
         self._closed = False
-        self._poller: threading.Thread | None = None
         config = producer_config(kafka) | {
             "linger.ms": linger_ms,
             "queue.buffering.max.messages": queue_max,
@@ -116,12 +113,9 @@ class Outbox:
         check_item(event)
         return self._queue(ITEMS, event.item_id, *encode(event), report)
 
-    def report_promptly(self) -> None:
-        """Have a thread take delivery reports in as they come, and not only when something is sent."""
-        with self._lock:
-            if self._poller is None:
-                self._poller = threading.Thread(target=self._poll, name="delivery-reports", daemon=True)
-                self._poller.start()
+    def take_reports(self, timeout_s: float = 0.0) -> None:
+        """Take delivery reports in, waiting so long for a first one."""
+        self._producer.poll(timeout_s)
 
     def offer_removal(self, item_id: str) -> bool:
         """Queue the removal of a catalogue entry (a tombstone); False where the queue is full."""
@@ -148,11 +142,7 @@ class Outbox:
         """Refuse further events, then flush; harmless when repeated."""
         if not self._closed:
             self._closed = True
-            try:
-                self.flush(None)
-            finally:
-                if self._poller is not None:
-                    self._poller.join()
+            self.flush(None)
 
     def _queue(
         self, topic: Topic, key: str, value: bytes | None, headers: Headers, report: Report | None = None
@@ -171,10 +161,6 @@ class Outbox:
         except KafkaException as error:
             raise DeliveryFailed(f"{key}: {error.args[0].str()}") from error
         return True
-
-    def _poll(self) -> None:
-        while not self._closed:
-            self._producer.poll(POLL_S)
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is None:

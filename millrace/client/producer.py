@@ -17,6 +17,9 @@ from millrace.settings import KafkaSettings
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import Item
 
+# Longest wait for delivery reports in one go: another thread may have taken in those that are waited for.
+_REPORTS_WAIT_S = 0.01
+
 
 class EventProducer:
     """Sends events to the broker in the background; validates each before it is taken.
@@ -96,14 +99,14 @@ class EventProducer:
             return {}
         settled = threading.Event()
         parcel = Parcel(len(events), settled.set)
-        self._outbox.report_promptly()
         for place, event in enumerate(events):
             try:
                 while not self._outbox.offer(event, parcel.report(place)):
                     self._outbox.await_room()
             except (InvalidField, DeliveryFailed) as problem:
                 parcel.refuse(place, problem)
-        settled.wait()
+        while not settled.is_set():
+            self._outbox.take_reports(_REPORTS_WAIT_S)
         return parcel.problems
 
     def flush(self, timeout_s: float | None = None) -> None:

@@ -39,6 +39,11 @@ def body(model: type[BaseModel], *, one: object = None, batch: object = None, op
     return {"requestBody": {"required": not optional, "content": {"application/json": content}}}
 
 
+def header(name: str, description: str) -> dict[str, Any]:
+    """One of a route's headers."""
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}
+
+
 def answer(model: type[BaseModel], description: str, example: object = None) -> dict[str, Any]:
     """One of a route's answers."""
     content = {"schema": _ref(model)} | ({} if example is None else {"example": example})

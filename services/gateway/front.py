@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from typing import NamedTuple
 
 import structlog
+from prometheus_client import Counter, Histogram
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,6 +20,13 @@ log = structlog.stdlib.get_logger(__name__)
 HEADER = "X-Request-ID"
 # What comes back in a header and stands in logs: printable, no space, no more than a line.
 _ACCEPTED = re.compile(rb"[\x21-\x7e]{1,128}")
+
+
+class _Meters(NamedTuple):
+    """Of one route, method and status."""
+
+    requests: Counter
+    seconds: Histogram
 
 
 class Front:
@@ -36,6 +45,8 @@ class Front:
         self._app = app
         self._concurrent_max = concurrent_max
         self._under_way = 0
+        self._meters: dict[tuple[str, str, int], _Meters] = {}
+        metrics.UNDER_WAY.set_function(lambda: self._under_way)
         metrics.UNDER_WAY_MAX.set(concurrent_max)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,27 +65,34 @@ class Front:
             await send(message)
 
         self._under_way += 1
-        metrics.UNDER_WAY.set(self._under_way)
         try:
-            with structlog.contextvars.bound_contextvars(request_id=request_id):
-                if self._under_way > self._concurrent_max:
-                    problem = Problem(OVERLOADED, f"{self._concurrent_max} requests are under way")
-                    await respond(problem, request_id)(scope, receive, sending)
-                else:
-                    await self._answer(scope, receive, sending)
+            if self._under_way > self._concurrent_max:
+                problem = Problem(OVERLOADED, f"{self._concurrent_max} requests are under way")
+                await respond(problem, request_id)(scope, receive, sending)
+            else:
+                await self._answer(scope, receive, sending)
         finally:
             self._under_way -= 1
-            metrics.UNDER_WAY.set(self._under_way)
             route = getattr(scope.get("route"), "path", "")
-            metrics.REQUESTS.labels(route, scope["method"] if route else "", status or "none").inc()
-            metrics.REQUEST_SECONDS.labels(route, scope["method"] if route else "").observe(time.perf_counter() - began)
+            meters = self._meters_of(route, scope["method"] if route else "", status)
+            meters.requests.inc()
+            meters.seconds.observe(time.perf_counter() - began)
+
+    def _meters_of(self, route: str, method: str, status: int) -> _Meters:
+        """Kept, because looking labels up takes longer than counting."""
+        found = self._meters.get((route, method, status))
+        if found is None:
+            found = self._meters[route, method, status] = _Meters(
+                metrics.REQUESTS.labels(route, method, status or "none"), metrics.REQUEST_SECONDS.labels(route, method)
+            )
+        return found
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
         except Exception:
             # The application has answered with INTERNAL, and raises it again for whoever logs.
-            log.exception(INTERNAL.title, method=scope["method"], path=scope["path"])
+            log.exception(INTERNAL.title, method=scope["method"], path=scope["path"], request_id=scope["request_id"])
 
 
 def _id(scope: Scope) -> str:

@@ -70,6 +70,7 @@ class Intake:
         self._batch_max = own.batch_max
         self._pending_max = own.events_pending_max
         self._pending = 0
+        metrics.PENDING.set_function(lambda: self._pending)
         metrics.PENDING_MAX.set(self._pending_max)
 
     async def take(
@@ -96,16 +97,15 @@ class Intake:
         if self._pending + len(entries) > self._pending_max:
             raise Problem(OVERLOADED, f"{self._pending} events and items wait for the broker", system="kafka")
         self._pending += len(entries)
-        metrics.PENDING.set(self._pending)
         try:
             taken = await self._send(entries, read, id_of)
         finally:
             self._pending -= len(entries)
-            metrics.PENDING.set(self._pending)
-        invalid = sum(isinstance(error, InvalidField) for error in taken.failed.values())
         metrics.MESSAGES.labels(topic.name, "acknowledged").inc(len(entries) - len(taken.failed))
-        metrics.MESSAGES.labels(topic.name, "invalid").inc(invalid)
-        metrics.MESSAGES.labels(topic.name, "undelivered").inc(len(taken.failed) - invalid)
+        if taken.failed:
+            invalid = sum(isinstance(error, InvalidField) for error in taken.failed.values())
+            metrics.MESSAGES.labels(topic.name, "invalid").inc(invalid)
+            metrics.MESSAGES.labels(topic.name, "undelivered").inc(len(taken.failed) - invalid)
         return taken.response(batch)
 
     async def _send(self, entries: list[object], read: Callable[[Written, int], M], id_of: Callable[[M], str]) -> Taken:

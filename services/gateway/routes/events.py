@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from millrace.events.jsonl import read_interaction
@@ -13,11 +11,13 @@ from millrace.topics import INTERACTIONS
 from millrace.v1.interaction_pb2 import Interaction
 from services.gateway import problems
 from services.gateway.bodies import read_json
-from services.gateway.documents import BODY_FAILURES, answer, body, failures
+from services.gateway.documents import BODY_FAILURES, answer, body, failures, header
 from services.gateway.intake import Written
 from services.gateway.parts import Parts
 from services.gateway.schemas import Event, Taken
 
+# Read by hand: declared as a parameter it would take as long as the rest of the reading.
+KEY = "Idempotency-Key"
 KEY_HELP = (
     "Makes it safe to send the request again: it is the `event_id` of an event without one. In a batch it is followed "
     "by a dot and the place of the event, from 0."
@@ -45,23 +45,22 @@ def router(parts: Parts) -> APIRouter:
             **BODY_FAILURES,
             **failures(problems.UNAVAILABLE),
         },
-        openapi_extra=body(Event, one=ONE, batch=BATCH),
+        openapi_extra=body(Event, one=ONE, batch=BATCH) | {"parameters": [header(KEY, KEY_HELP)]},
     )
-    async def publish(
-        request: Request, idempotency_key: Annotated[str | None, Header(description=KEY_HELP)] = None
-    ) -> Response:
+    async def publish(request: Request) -> Response:
         """One event, or a list of them. The answer comes when the broker has them, on all replicas.
 
         From there they change features, learning, drift and experiments, each in its own time.
         """
-        if idempotency_key is not None:
-            check_id("Idempotency-Key", idempotency_key)
+        key = request.headers.get(KEY)
+        if key is not None:
+            check_id(KEY, key)
         found = await read_json(request, max_bytes)
         batch = isinstance(found, list)
 
         def read(written: Written, place: int) -> Interaction:
-            if idempotency_key is not None and not written.keys() & {"event_id", "eventId"}:
-                written = {**written, "event_id": f"{idempotency_key}.{place}" if batch else idempotency_key}
+            if key is not None and not written.keys() & {"event_id", "eventId"}:
+                written = {**written, "event_id": f"{key}.{place}" if batch else key}
             return read_interaction(written)
 
         return await parts.intake.take(INTERACTIONS, found, read, lambda event: event.event_id)
