@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,17 +71,17 @@ class Running:
         return [Command.FromString(one.value() or b"") for one in read_all(self.kafka, COMMANDS.name)]
 
     def tell(self, kind: str, version: str, command_id: str = "", reason: str = "") -> None:
-        """Write an event of the model's life, as the orchestrator would."""
+        """Write an event of the life of model "other", as an orchestrator would."""
         event = ModelEvent(
             event_id=f"{kind} {version} {command_id}",
-            model_name="ranker",
+            model_name="other",
             model_version=version,
             type=ModelEventType.Value(f"MODEL_EVENT_TYPE_{kind}"),
             at_ms=now_ms(),
             command_id=command_id,
             reason=reason,
         )
-        send(self.kafka, MODEL_EVENTS, [("ranker", *encode(event))])
+        send(self.kafka, MODEL_EVENTS, [("other", *encode(event))])
 
 
 @pytest.fixture(scope="module")
@@ -257,21 +260,28 @@ def test_an_experiment_lives(running: Running) -> None:
 
 
 def test_versions_are_promoted_and_rolled_back_by_command(running: Running) -> None:
+    """Of a model of its own, for which nobody has to serve or learn."""
     path = "/api/v1/mlops/models"
+
+    def models() -> Any:
+        return running.gateway.ask("GET", f"{path}?model=other").json
+
+    assert running.gateway.ask("GET", f"{path}?model=other").status == 404
     running.tell("REGISTERED", "2", reason="better")
-    in_time(lambda: [one["version"] for one in running.gateway.ask("GET", path).json["versions"]] == ["2"])
-    assert running.gateway.ask("GET", path).json["champion"]["version"] == "1"
+    in_time(lambda: running.gateway.ask("GET", f"{path}?model=other").status == 200)
+    assert [one["version"] for one in models()["versions"]] == ["2"]
+    assert models()["champion"] is None
 
     def asked(what: str, key: str, body: object = None) -> Answer:
-        return running.gateway.ask("POST", f"{path}/{what}?wait_ms=0", body, Idempotency_Key=key)
+        return running.gateway.ask("POST", f"{path}/{what}?model=other&wait_ms=0", body, Idempotency_Key=key)
 
     sent = asked("2/promote", "p-1", {"reason": "a test"})
     assert (sent.status, sent.json) == (202, {"command_id": "p-1", "settled": False})
     [command] = [one for one in running.commands() if one.command_id == "p-1"]
-    assert (command.promote.model_name, command.promote.model_version, command.reason) == ("ranker", "2", "a test")
+    assert (command.promote.model_name, command.promote.model_version, command.reason) == ("other", "2", "a test")
     running.tell("PROMOTED", "2", "p-1", "a test")
     in_time(lambda: asked("2/promote", "p-1").json.get("version") == "2")
-    assert running.gateway.ask("GET", path).json["champion"]["version"] == "2"
+    assert models()["champion"]["version"] == "2"
 
     assert asked("rollback", "b-1", {"checkpoint_id": "1.2.3"}).status == 202
     [back] = [one for one in running.commands() if one.command_id == "b-1"]
@@ -280,7 +290,7 @@ def test_versions_are_promoted_and_rolled_back_by_command(running: Running) -> N
     in_time(lambda: asked("rollback", "b-1").status == 409)
     assert asked("rollback", "b-1").json["detail"] == "no such checkpoint"
     assert asked("9/promote", "p-9").status == 404
-    assert running.gateway.ask("GET", f"{path}?model=nobody's").status == 404
+    assert running.gateway.ask("GET", path).json["champion"]["version"] == "1"
 
 
 def test_metrics_count_by_route(running: Running) -> None:
@@ -311,6 +321,21 @@ def test_it_ends_when_what_is_under_way_is_done(running: Running, process: Start
         assert connection.recv(1_000).startswith(b"HTTP/1.1 202")
     assert gateway.child.wait(20) == 0, gateway.child.output()
     assert [one.item_id for one in running.interactions("late")] == ["shoe"]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+def test_curl_of_the_readme_runs(running: Running) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    [block] = re.findall(r"^## Over HTTP\n.*?^```sh\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    script = block.replace("localhost:8000", running.gateway.address)
+    assert script.count("curl") == 5
+
+    def runs() -> bool:
+        # The features are there a moment after the event.
+        done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode == 0 and '"settled":true' in done.stdout
+
+    wait_for(runs, "the README's lines")
 
 
 def test_a_head_that_never_ends_is_cut_off(running: Running) -> None:
