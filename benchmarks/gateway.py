@@ -55,7 +55,7 @@ def _measured(say: Say, at: Servers, address: str, target: str, users: Sequence[
         for number in range(100 * BATCH)
     ]
     batches = [events[start : start + BATCH] for start in range(0, len(events), BATCH)]
-    run_http_load(address, EVENT_PATH, events, CALLERS, 1.0)  # warm-up: connections, metadata, caches
+    run_http_load(address, EVENT_PATH, events, CALLERS, LOAD_S / 6)  # warm-up: connections, metadata, caches
     say(f"single events from {CALLERS} callers")
     single = run_http_load(address, EVENT_PATH, events, CALLERS, LOAD_S)
     say(f"batches of {BATCH} from {BATCH_CALLERS} callers")

@@ -15,6 +15,7 @@ from millrace.errors import MillraceError
 from millrace.settings import GatewaySettings, Settings
 from millrace.stream.http import serve_health
 from millrace.stream.shutdown import Shutdown
+from millrace.stream.threads import Indispensable
 from services.gateway.app import create_app
 from services.gateway.parts import Parts
 from services.gateway.protocol import BoundedProtocol
@@ -70,15 +71,16 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
         timeout_graceful_shutdown=math.ceil(drain_s / 2),
     )
     server = _Server(config)
-    parts.views.start()
 
     def ask_to_stop() -> None:
         server.should_exit = True
 
     with (
+        Indispensable(ask_to_stop),
         Shutdown(ask_to_stop, drain_s),
         serve_health(settings.observability, PROCESS, parts.readiness, http=address),
     ):
+        parts.views.start()
         log.info("serving", rest=f"http://{address}", docs=f"http://{address}/docs")
         try:
             await server.serve(sockets=[listening])
@@ -92,7 +94,7 @@ def serve(settings: Settings) -> None:
     Raises
     ------
     MillraceError
-        The port is taken, or what was sent last did not reach the broker.
+        The port is taken, a view's thread ended by an error, or what was sent last did not reach the broker.
     """
     with listen(settings.gateway) as listening:
         uvloop.run(_serve(settings, listening))
