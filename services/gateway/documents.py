@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,8 +9,10 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.gateway import problems, schemas
+from services.gateway import problems
 from services.gateway.problems import Kind
+from services.gateway.schemas import described
+from services.gateway.schemas.base import Problem, Sent
 
 VERSION = "1"
 DESCRIPTION = """For shops: publish what users do, ask what they should see. For operators: models and experiments.
@@ -50,7 +51,7 @@ def answer(model: type[BaseModel], description: str, example: object = None) -> 
     return {"description": description, "content": {"application/json": content}}
 
 
-PENDING = answer(schemas.Sent, "It stands on its topic; nothing was heard of it in the time.")
+PENDING = answer(Sent, "It stands on its topic; nothing was heard of it in the time.")
 
 
 def failures(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
@@ -58,7 +59,7 @@ def failures(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
     return {
         kind.status: {
             "description": kind.title,
-            "content": {problems.MEDIA_TYPE: {"schema": _ref(schemas.Problem)}},
+            "content": {problems.MEDIA_TYPE: {"schema": _ref(Problem)}},
         }
         for kind in kinds
     }
@@ -88,11 +89,6 @@ def install(app: FastAPI) -> None:
 
 def _described(app: FastAPI) -> dict[str, Any]:
     found = get_openapi(title="Millrace", version=VERSION, description=DESCRIPTION, routes=app.routes)
-    models = [
-        model
-        for _, model in inspect.getmembers(schemas, inspect.isclass)
-        if issubclass(model, BaseModel) and model.__module__ == schemas.__name__ and not model.__name__.startswith("_")
-    ]
-    _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
+    _, definitions = models_json_schema([(model, "validation") for model in described()], ref_template=_REF)
     found["components"] = {"schemas": definitions["$defs"]}
     return found

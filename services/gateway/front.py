@@ -18,6 +18,7 @@ from services.gateway.problems import INTERNAL, OVERLOADED, Problem, respond
 log = structlog.stdlib.get_logger(__name__)
 
 HEADER = "X-Request-ID"
+_METHODS = ("GET", "POST")
 # What comes back in a header and stands in logs: printable, no space, no more than a line.
 _ACCEPTED = re.compile(rb"[\x21-\x7e]{1,128}")
 
@@ -73,8 +74,10 @@ class Front:
                 await self._answer(scope, receive, sending)
         finally:
             self._under_way -= 1
+            # A caller may make paths and methods up; a label for each would have no bound.
             route = getattr(scope.get("route"), "path", "")
-            meters = self._meters_of(route, scope["method"] if route else "", status)
+            method = scope["method"] if route and scope["method"] in _METHODS else ""
+            meters = self._meters_of(route, method, status)
             meters.requests.inc()
             meters.seconds.observe(time.perf_counter() - began)
 

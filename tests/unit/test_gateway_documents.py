@@ -13,8 +13,8 @@ from starlette.types import ASGIApp
 from millrace.events.build import CONTEXT_FIELDS, RequestFields
 from millrace.events.jsonl import INTERACTION_KEYS, ITEM_KEYS
 from millrace.v1 import experiment_pb2
-from services.gateway import schemas
 from services.gateway.app import create_app
+from services.gateway.schemas import experiments, shop
 from tests.gateway_support import call, parts_nowhere
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -93,11 +93,11 @@ def names(message: str) -> set[str]:
 
 async def test_bodies_are_described_with_the_fields_that_are_read() -> None:
     """Else the description would promise, or hide, what the code does."""
-    assert set(schemas.Event.model_fields) == INTERACTION_KEYS
-    assert set(schemas.CatalogueItem.model_fields) == ITEM_KEYS
+    assert set(shop.Event.model_fields) == INTERACTION_KEYS
+    assert set(shop.CatalogueItem.model_fields) == ITEM_KEYS
     asked = RequestFields.__annotations__.keys() | {"user_id", "k"}
-    assert set(schemas.Question.model_fields) == asked
-    assert set(schemas.Asked.model_fields) == (asked - {"context"}) | set(CONTEXT_FIELDS)
-    assert set(schemas.Definition.model_fields) - {"reason"} == names("ExperimentDefinition")
-    assert set(schemas.Arm.model_fields) == names("Arm")
-    assert set(schemas.Guardrails.model_fields) == names("Guardrails")
+    assert set(shop.Question.model_fields) == asked
+    assert set(shop.Asked.model_fields) == (asked - {"context"}) | set(CONTEXT_FIELDS)
+    assert set(experiments.Definition.model_fields) - {"reason"} == names("ExperimentDefinition")
+    assert set(experiments.Arm.model_fields) == names("Arm")
+    assert set(experiments.Guardrails.model_fields) == names("Guardrails")

@@ -14,7 +14,7 @@ from services.gateway.bodies import read_json
 from services.gateway.documents import BODY_FAILURES, answer, body, failures, header
 from services.gateway.intake import Written
 from services.gateway.parts import Parts
-from services.gateway.schemas import Event, Taken
+from services.gateway.schemas.shop import Event, Taken
 
 # Read by hand: declared as a parameter it would take as long as the rest of the reading.
 KEY = "Idempotency-Key"

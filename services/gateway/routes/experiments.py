@@ -23,7 +23,8 @@ from services.gateway.commands import ISSUED_BY
 from services.gateway.documents import BODY_FAILURES, PENDING, WAIT_HELP, answer, body, failures
 from services.gateway.parts import Parts
 from services.gateway.problems import NOT_FOUND, Problem
-from services.gateway.schemas import Definition, ExperimentRecord, Experiments, Reason
+from services.gateway.schemas.base import Reason
+from services.gateway.schemas.experiments import Definition, ExperimentRecord, Experiments
 
 ONE = {
     "experiment_id": "live-or-not",

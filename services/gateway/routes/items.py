@@ -11,7 +11,7 @@ from services.gateway import problems
 from services.gateway.bodies import read_json
 from services.gateway.documents import BODY_FAILURES, answer, body, failures
 from services.gateway.parts import Parts
-from services.gateway.schemas import CatalogueItem, Taken
+from services.gateway.schemas.shop import CatalogueItem, Taken
 
 ONE = {"item_id": "sku-7", "title": "Rain jacket", "category": "outdoor", "tags": ["waterproof"], "price": 89.0}
 TAKEN = {"accepted": 1, "ids": ["sku-7"], "failed": []}

@@ -17,7 +17,8 @@ from services.gateway.commands import ISSUED_BY
 from services.gateway.documents import BODY_FAILURES, MODEL_HELP, PENDING, WAIT_HELP, answer, body, failures
 from services.gateway.parts import Parts
 from services.gateway.problems import NOT_FOUND, Problem
-from services.gateway.schemas import LearningStatus, Reason, Update
+from services.gateway.schemas.base import Reason
+from services.gateway.schemas.models import LearningStatus, Update
 
 
 def router(parts: Parts) -> APIRouter:

@@ -19,7 +19,8 @@ from services.gateway.commands import ISSUED_BY
 from services.gateway.documents import BODY_FAILURES, MODEL_HELP, PENDING, WAIT_HELP, answer, body, failures
 from services.gateway.parts import Parts
 from services.gateway.problems import NOT_FOUND, REFUSED, Problem
-from services.gateway.schemas import Models, Reason, Reign, RollBack
+from services.gateway.schemas.base import Reason
+from services.gateway.schemas.models import Models, Reign, RollBack
 
 Model = Annotated[str, Query(description=MODEL_HELP)]
 Key = Annotated[str | None, Header(description="Id of the command: sent again with it, it is acted on once.")]

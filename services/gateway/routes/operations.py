@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from services.gateway.documents import answer
 from services.gateway.parts import Parts
-from services.gateway.schemas import Health, Ready
+from services.gateway.schemas.operations import Health, Ready
 
 TEXT = {"text/plain": {"schema": {"type": "string"}}}
 

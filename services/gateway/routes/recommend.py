@@ -15,7 +15,7 @@ from services.gateway import problems
 from services.gateway.bodies import read_object
 from services.gateway.documents import BODY_FAILURES, answer, body, failures
 from services.gateway.parts import Parts
-from services.gateway.schemas import Answer, Asked, Question
+from services.gateway.schemas.shop import Answer, Asked, Question
 
 KEYS = frozenset(Question.model_fields)
 ONE = {"user_id": "anna", "k": 5, "exclude": ["sku-7"], "context": {"device": "phone"}}

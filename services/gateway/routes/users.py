@@ -15,7 +15,7 @@ from services.gateway import problems
 from services.gateway.documents import answer, failures
 from services.gateway.parts import Parts
 from services.gateway.problems import NOT_FOUND, Problem
-from services.gateway.schemas import UserFeatures
+from services.gateway.schemas.shop import UserFeatures
 
 
 def router(parts: Parts) -> APIRouter:
