@@ -315,7 +315,7 @@ class GatewaySettings(_Group):
     )
     concurrent_max: Positive = Field(1_000, description="Most requests under way; more are refused at once.")
     delivery_timeout_ms: Positive = Field(
-        5_000, description="An event that the broker did not take within this time is reported as failed."
+        5_000, description="An event or command that the broker did not take within this time is reported as failed."
     )
     recommend_timeout_ms: Positive = Field(1_000, description="Longest wait for the recommender, tries included.")
     command_wait_ms: Annotated[int, Field(ge=0, le=30_000)] = Field(

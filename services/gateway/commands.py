@@ -17,16 +17,21 @@ from services.gateway.views import Views
 T = TypeVar("T")
 
 ISSUED_BY = "gateway"
-# Longest wait for the broker: it takes milliseconds where it is there.
-_SEND_TIMEOUT_S = 5.0
 
 
 class CommandDesk:
-    """Puts commands into the topic, as the command line does."""
+    """Puts commands into the topic, as the command line does.
 
-    def __init__(self, kafka: KafkaSettings, views: Views) -> None:
+    Parameters
+    ----------
+    timeout_s
+        Longest wait for the broker to take one.
+    """
+
+    def __init__(self, kafka: KafkaSettings, views: Views, timeout_s: float) -> None:
         self._sender = CommandSender(kafka)
         self._views = views
+        self._timeout_s = timeout_s
 
     async def ask(self, key: str, command: Command, find: Callable[[], T | None], wait_ms: int) -> T | None:
         """Send a command, again every second, until it is settled.
@@ -61,7 +66,7 @@ class CommandDesk:
         try:
             found = settled()
             while found is None:
-                await asyncio.to_thread(self._sender.send, key, command, _SEND_TIMEOUT_S)
+                await asyncio.to_thread(self._sender.send, key, command, self._timeout_s)
                 left_s = give_up - time.monotonic()
                 found = await self._views.until(settled, min(left_s, SEND_AGAIN_S))
                 if left_s <= SEND_AGAIN_S:

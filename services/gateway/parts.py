@@ -48,7 +48,7 @@ class Parts:
             FeatureReader(settings.redis),
             Backlog(settings.kafka),
             views,
-            CommandDesk(settings.kafka, views),
+            CommandDesk(settings.kafka, views, own.delivery_timeout_ms / 1_000),
         )
 
     def readiness(self) -> Readiness:
