@@ -74,6 +74,7 @@ bench: $(READY) $(GENERATED) ## Every benchmark, each with the machine's own lim
 	@$(BIN)/millrace bench experiments
 	@$(BIN)/millrace bench rollback
 	@$(BIN)/millrace bench recommend
+	@$(BIN)/millrace bench gateway
 	@$(BIN)/millrace bench simulation
 	@$(BIN)/millrace bench freshness-value
 

@@ -305,6 +305,32 @@ class OrchestratorSettings(_Group):
     buffered_commands_max: Positive = Field(16, description="Most commands fetched ahead; the others wait in the log.")
 
 
+class GatewaySettings(_Group):
+    """The REST gateway."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_GATEWAY_", extra="ignore", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address that the REST API listens on.")
+    port: Port = Field(8000, description="Port of the REST API; 0: a free one, logged.")
+    # 10,000 events of 400 bytes.
+    body_max_kib: Positive = Field(4_096, description="Largest body of a request, KiB.")
+    batch_max: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        10_000, description="Most events or items of one request."
+    )
+    events_pending_max: Positive = Field(
+        50_000, description="Most events and items waiting for the broker; more are refused at once."
+    )
+    concurrent_max: Positive = Field(1_000, description="Most requests under way; more are refused at once.")
+    delivery_timeout_ms: Positive = Field(
+        5_000, description="An event or command that the broker did not take within this time is reported as failed."
+    )
+    recommend_timeout_ms: Positive = Field(1_000, description="Longest wait for the recommender, tries included.")
+    command_wait_ms: Annotated[int, Field(ge=0, le=30_000)] = Field(
+        5_000, description="Longest wait for what comes of a command, where a request does not say how long."
+    )
+    drain_timeout_ms: Positive = Field(10_000, description="Longest time to finish after SIGTERM, milliseconds.")
+
+
 class RecommenderClientSettings(_Group):
     """Where clients find the recommender."""
 
@@ -345,6 +371,7 @@ class Settings:
         "learner": LearnerSettings,
         "experiments": ExperimentSettings,
         "orchestrator": OrchestratorSettings,
+        "gateway": GatewaySettings,
         "client": RecommenderClientSettings,
         "stack": StackSettings,
     }
@@ -361,6 +388,7 @@ class Settings:
         self.learner = LearnerSettings()
         self.experiments = ExperimentSettings()
         self.orchestrator = OrchestratorSettings()
+        self.gateway = GatewaySettings()
         self.client = RecommenderClientSettings()
         self.stack = StackSettings()
 

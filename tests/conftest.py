@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -173,14 +173,14 @@ class StartProcess(Protocol):
     def __call__(self, module: str, *arguments: str, env: Mapping[str, str] | None = None) -> Child: ...
 
 
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[StartProcess]:
-    """Starts ``python -m MODULE ARGUMENTS`` in the checkout; whatever the test does, the process ends with it."""
+@contextmanager
+def starting(folder: Path) -> Iterator[StartProcess]:
+    """Starts ``python -m MODULE ARGUMENTS`` in the checkout, with its output in the folder; all end with the block."""
     with ExitStack() as children:
 
         def start(module: str, *arguments: str, env: Mapping[str, str] | None = None) -> Child:
-            number = len(list(tmp_path.glob("process-*.log")))
-            log = tmp_path / f"process-{number}-{module}.log"
+            number = len(list(folder.glob("process-*.log")))
+            log = folder / f"process-{number}-{module}.log"
             with log.open("wb") as output:
                 popen = subprocess.Popen(
                     [sys.executable, "-m", module, *arguments],
@@ -194,4 +194,18 @@ def process(tmp_path: Path) -> Iterator[StartProcess]:
             children.callback(stop, popen)
             return Child(popen, log)
 
+        yield start
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[StartProcess]:
+    """Starts processes of a test; whatever it does, they end with it."""
+    with starting(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def module_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProcess]:
+    """Starts processes that all tests of a module share."""
+    with starting(tmp_path_factory.mktemp("processes")) as start:
         yield start

@@ -27,6 +27,7 @@ PROCESSES: Mapping[str, str] = {
     "experiment_tracker": "workers.experiment_tracker",
     "retrain_orchestrator": "workers.retrain_orchestrator",
     "recommender": "services.recommender",
+    "gateway": "services.gateway",
 }
 SIMULATE = "simulate"
 ATTRIBUTION_WINDOW_MS = 20_000
@@ -46,6 +47,8 @@ class Pipeline:
         Settings that lead to its broker.
     recommender
         gRPC address of the recommender.
+    gateway
+        HTTP address of the gateway.
     supervisor
         Of the processes, not of the stack.
     """
@@ -53,6 +56,7 @@ class Pipeline:
     addresses: Addresses
     kafka: KafkaSettings
     recommender: str
+    gateway: str
     supervisor: Supervisor
     stack: Stack
 
@@ -92,6 +96,7 @@ def pipeline(settings: Settings, rate: float, say: Say = silent) -> Iterator[Pip
         apply_topics(kafka)
         port = preferred_or_free(settings.recommender.port)
         target = f"127.0.0.1:{port}"
+        rest_port = preferred_or_free(settings.gateway.port, frozenset({port}))
         stack.announce(addresses.environment() | {"MILLRACE_RECOMMENDER_TARGET": target})
         if was_up:
             running.callback(stack.announce, addresses.environment())
@@ -99,6 +104,7 @@ def pipeline(settings: Settings, rate: float, say: Say = silent) -> Iterator[Pip
             "MILLRACE_HOME": str(home()),
             "MILLRACE_RECOMMENDER_PORT": str(port),
             "MILLRACE_RECOMMENDER_TARGET": target,
+            "MILLRACE_GATEWAY_PORT": str(rest_port),
             # A port of their own for each; they say which in home()/run.
             "MILLRACE_METRICS_PORT": "0",
         }
@@ -113,7 +119,7 @@ def pipeline(settings: Settings, rate: float, say: Say = silent) -> Iterator[Pip
         running.callback(supervisor.stop)
         say("starting the processes")
         supervisor.start(_programs(folder, rate, environment), attached=True)
-        yield Pipeline(addresses, kafka, target, supervisor, stack)
+        yield Pipeline(addresses, kafka, target, f"127.0.0.1:{rest_port}", supervisor, stack)
 
 
 def _programs(folder: Path, rate: float, environment: Mapping[str, str]) -> list[Program]:

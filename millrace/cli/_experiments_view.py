@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -179,40 +178,16 @@ def drawn(experiment: Experiment, truths: Mapping[str, float]) -> Iterator[str]:
 
 
 def as_dict(experiment: Experiment, truths: Mapping[str, Truth]) -> dict[str, object]:
-    """For JSON; what is not known (NaN) is null."""
-    from google.protobuf.json_format import MessageToDict
+    """For JSON, with the truth beside it where shoppers are simulated."""
+    from millrace.experiments.as_json import experiment_as_dict
 
-    from millrace.experiments.outlook import (
-        explained,
-        in_words,
-        items_shown,
-        on_guardrails,
-        relative_intervals,
-        remaining_ms,
-    )
-
-    content: dict[str, object] = MessageToDict(experiment, preserving_proto_field_name=True)
-    known = relative_intervals(experiment)
-    content["intervals"] = {name: {"effect": e, "low": low, "high": high} for name, (e, low, high) in known.items()}
-    left = {name: remaining_ms(experiment, name) for name in known}
-    content["remaining_ms"] = {name: ms if math.isfinite(ms) else None for name, ms in left.items()}
-    content["in_words"] = in_words(experiment)
-    content["guardrails"] = {
-        arm: {
-            name: {"worse": worse, "surely": surely, "borne": borne} for name, (worse, surely, borne) in rails.items()
-        }
-        for arm, rails in on_guardrails(experiment).items()
-    }
-    content["explained_by_earlier_activity"] = explained(experiment)
-    content["items_shown"] = items_shown(experiment)
     effects = true_effects(experiment, truths)
-    content["truth"] = {
-        name: {"pages": truth.pages, "rate": truth.rate, "effect": effects.get(name)} for name, truth in truths.items()
+    return experiment_as_dict(experiment) | {
+        "truth": {
+            name: {"pages": truth.pages, "rate": truth.rate, "effect": effects.get(name)}
+            for name, truth in truths.items()
+        }
     }
-    standing = content.get("decision")
-    if isinstance(standing, dict):
-        content["decision"] = {key: None if value == "NaN" else value for key, value in standing.items()}
-    return content
 
 
 def _place(value: float, scale: float) -> int:

@@ -12,7 +12,10 @@ from millrace.cli._embedded import progress
 from millrace.cli._output import quiet_logs
 from millrace.errors import MillraceError
 
-_NAMES = ("freshness", "workers", "learning", "experiments", "rollback", "recommend", "simulation", "freshness-value")
+_NAMES = (
+    *("freshness", "workers", "learning", "experiments", "rollback", "recommend", "gateway"),
+    *("simulation", "freshness-value"),
+)
 _WITHOUT_SERVERS = ("freshness-value",)
 
 

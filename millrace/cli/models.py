@@ -67,7 +67,7 @@ def list_versions(model: str | None, registry: bool, as_json: bool) -> None:
     ledger = _ledger(model)
     view, problem = _registry_view(settings(), ledger.model_name) if registry else (None, None)
     if as_json:
-        click.echo(json.dumps(_as_json(ledger, view, problem), indent=2))
+        click.echo(json.dumps(_with_registry(ledger, view, problem), indent=2))
     else:
         _print_versions(ledger, view)
     if problem:
@@ -115,10 +115,12 @@ def checkpoints(model: str | None, as_json: bool) -> None:
     ledger = _ledger(model)
     newest_first = list(reversed(ledger.checkpoints.values()))
     if as_json:
+        from millrace.registry.as_json import checkpoint_as_dict
+
         content = {
             "model": ledger.model_name,
             "went_back_to": (ledger.reign.checkpoint_id or None) if ledger.reign else None,
-            "checkpoints": [_checkpoint(event) for event in newest_first],
+            "checkpoints": [checkpoint_as_dict(event) for event in newest_first],
         }
         click.echo(json.dumps(content, indent=2))
     else:
@@ -154,6 +156,7 @@ def learn(model: str | None, reason: str, wait: bool, timeout: float, as_json: b
 
 def _ask(name: str, request: Command, wait: bool, timeout_s: float, as_json: bool) -> None:
     from millrace.registry import asking
+    from millrace.registry.as_json import event_as_dict
 
     values = settings()
     if not wait:
@@ -162,7 +165,7 @@ def _ask(name: str, request: Command, wait: bool, timeout_s: float, as_json: boo
         said = f"sent as {request.command_id}; `millrace models list` shows what came of it"
     else:
         event = asking.ask(values.kafka, values.stream, name, request, timeout_s)
-        answer = {"command_id": request.command_id, "settled": True, **_event(event)}
+        answer = {"command_id": request.command_id, "settled": True, **event_as_dict(event)}
         before = f" (before: version {event.previous_version})" if event.previous_version else ""
         at = f", as of checkpoint {event.checkpoint_id}," if event.checkpoint_id else ""
         said = f"version {event.model_version} of model {name!r}{at} is the champion{before}"
@@ -188,51 +191,10 @@ def _registry_view(values: Settings, name: str) -> tuple[RegistryView | None, st
         return None, str(error)
 
 
-def _event(event: ModelEvent) -> dict[str, object]:
-    return {
-        "version": event.model_version,
-        "at_ms": event.at_ms,
-        "reason": event.reason,
-        "previous_version": event.previous_version or None,
-        "checkpoint_id": event.checkpoint_id or None,
-    }
+def _with_registry(ledger: Ledger, view: RegistryView | None, problem: str | None) -> dict[str, object]:
+    from millrace.registry.as_json import ledger_as_dict
 
-
-def _checkpoint(event: ModelEvent) -> dict[str, object]:
-    figures = event.figures
-    return {
-        "checkpoint_id": event.checkpoint_id,
-        "version": event.model_version,
-        "at_ms": event.at_ms,
-        "epoch": int(figures["epoch"]),
-        "sequence": int(figures["sequence"]),
-        "examples": int(figures["examples"]),
-        "log_loss": figures["log_loss"],
-        "reign_id": event.reign_id,
-        "run_id": event.run_id,
-        "artifact_uri": event.artifact_uri,
-        "sha256": event.sha256.hex(),
-    }
-
-
-def _as_json(ledger: Ledger, view: RegistryView | None, problem: str | None) -> dict[str, object]:
-    content: dict[str, object] = {
-        "model": ledger.model_name,
-        "champion": _event(ledger.reign) if ledger.reign else None,
-        "former_champions": list(ledger.former),
-        "versions": [
-            {
-                "version": version,
-                "champion": version == ledger.champion,
-                "registered_at_ms": event.at_ms,
-                "reason": event.reason,
-                "run_id": event.run_id,
-                "artifact_uri": event.artifact_uri,
-                "sha256": event.sha256.hex(),
-            }
-            for version, event in ledger.versions.items()
-        ],
-    }
+    content = ledger_as_dict(ledger)
     if view is not None:
         tags: dict[str, Any] = {version.version: dict(version.tags) for version in view.versions}
         content["registry"] = {"aliases": dict(view.aliases), "tags": tags}

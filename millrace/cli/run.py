@@ -62,6 +62,7 @@ def command(rate: float, duration: float | None, headless: bool, as_json: bool) 
             "Redis": running.addresses.redis,
             "MLflow": running.addresses.mlflow,
             "gRPC": running.recommender,
+            "REST": f"http://{running.gateway}/docs",
         }
         trial = None
         if rate:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from millrace.cli._output import print_table, quiet_logs, when
 from millrace.settings import settings
-
-if TYPE_CHECKING:
-    from millrace.features.user_state import UserState
 
 
 @click.group()
@@ -27,7 +24,7 @@ def show(user_id: str, as_json: bool) -> None:
     """Show what is known of a user; exit status 1 if nothing is."""
     from millrace.events.build import now_ms
     from millrace.events.rules import check_id
-    from millrace.features.segments import segment
+    from millrace.features.as_json import user_as_dict
     from millrace.features.store import FeatureStore
     from millrace.features.user_state import USER_FIELDS, decode_user, user_key
 
@@ -40,7 +37,7 @@ def show(user_id: str, as_json: bool) -> None:
     if state is None:
         click.echo(f"nothing is known of user {user_id!r}", err=True)
         sys.exit(1)
-    shown = _as_json(user_id, state, segment(state, now_ms(), values.features.user_half_life_ms))
+    shown = user_as_dict(user_id, state, now_ms(), values.features.user_half_life_ms)
     if as_json:
         click.echo(json.dumps(shown))
     else:
@@ -61,27 +58,6 @@ def forget(user_id: str, as_json: bool) -> None:
         click.echo(json.dumps({"user_id": user_id, "event_id": event_id}))
     else:
         click.echo(f"acknowledged: the feature updater erases user {user_id!r} (event {event_id})")
-
-
-def _as_json(user_id: str, state: UserState, segment: str) -> dict[str, Any]:
-    from millrace.events.build import TYPES
-    from millrace.topics import INTERACTIONS
-
-    names: dict[int, str] = {kind: name for name, kind in TYPES.items()}
-    return {
-        "user_id": user_id,
-        "segment": segment,
-        "counts": {names[kind]: count for kind, count in state.counts.items()},
-        "decayed": {
-            names[kind]: {"value": total.value, "as_of_ms": total.as_of_ms} for kind, total in state.decayed.items()
-        },
-        "first_seen_ms": state.first_seen_ms,
-        "last_seen_ms": state.last_seen_ms,
-        "purchase_value": state.purchase_value,
-        "recent": [{"item_id": item.item_id, "type": names[item.type], "at_ms": item.at_ms} for item in state.recent],
-        "disliked": sorted(state.disliked),
-        "known": {"topic": INTERACTIONS.name, "partition": state.known.partition, "offset": state.known.offset},
-    }
 
 
 def _print(shown: dict[str, Any]) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from millrace.client.errors import DeliveryFailed, Undelivered
+from millrace.errors import MillraceError
 from millrace.events.build import now_ms
 from millrace.events.rules import check_append_time, check_interaction, check_item
 from millrace.settings import KafkaSettings
@@ -28,6 +31,50 @@ DELIVERY_TIMEOUT_S = 30.0
 _FAILURES_KEPT = 10_000
 """Bounds memory while the broker is away and nobody looks; failures past it are counted, not kept."""
 
+Report = Callable[[KafkaError | None, Message], None]
+
+
+class Parcel:
+    """Events whose delivery one caller waits for. Settled from any thread.
+
+    Parameters
+    ----------
+    on_settled
+        Called once, when the fate of every event is known, from the thread that learned the last one.
+
+    Attributes
+    ----------
+    problems
+        Place of an event -> why the broker does not have it.
+    """
+
+    def __init__(self, events: int, on_settled: Callable[[], None]) -> None:
+        self.problems: dict[int, MillraceError] = {}
+        self._open = events
+        self._on_settled = on_settled
+        self._lock = threading.Lock()
+
+    def report(self, place: int) -> Report:
+        """What to call with the delivery report of the event at this place."""
+        return partial(self._report, place)
+
+    def refuse(self, place: int, problem: MillraceError) -> None:
+        """The event at this place is not sent."""
+        self._settle(place, problem)
+
+    def _report(self, place: int, error: KafkaError | None, message: Message) -> None:
+        del message
+        self._settle(place, None if error is None else DeliveryFailed(error.str()))
+
+    def _settle(self, place: int, problem: MillraceError | None) -> None:
+        with self._lock:
+            if problem is not None:
+                self.problems[place] = problem
+            self._open -= 1
+            last = not self._open
+        if last:
+            self._on_settled()
+
 
 class Outbox:
     """Validates events and hands them to librdkafka. Thread-safe, and never waits except where it says so."""
@@ -46,23 +93,29 @@ class Outbox:
         }
         self._producer = Producer(config, logger=kafka_logger())
 
-    def offer(self, event: Interaction | Item) -> bool:
+    def offer(self, event: Interaction | Item, report: Report | None = None) -> bool:
         """Check an event and queue it; False where the queue is full.
+
+        Its fate goes to ``report``; without one, a failure is raised by a later call.
 
         Raises
         ------
         InvalidField
             The event breaks its contract.
         DeliveryFailed
-            Earlier events did not reach the broker.
+            Earlier events without a report did not reach the broker.
         """
         if isinstance(event, Interaction):
             check_interaction(event)
             # The broker's clock decides in the end; this one finds a wrong unit or zone before sending.
             check_append_time(event.occurred_at_ms, now_ms())
-            return self._queue(INTERACTIONS, event.user_id, *encode(event))
+            return self._queue(INTERACTIONS, event.user_id, *encode(event), report)
         check_item(event)
-        return self._queue(ITEMS, event.item_id, *encode(event))
+        return self._queue(ITEMS, event.item_id, *encode(event), report)
+
+    def take_reports(self, timeout_s: float = 0.0) -> None:
+        """Take delivery reports in, waiting so long for a first one."""
+        self._producer.poll(timeout_s)
 
     def offer_removal(self, item_id: str) -> bool:
         """Queue the removal of a catalogue entry (a tombstone); False where the queue is full."""
@@ -91,14 +144,17 @@ class Outbox:
             self._closed = True
             self.flush(None)
 
-    def _queue(self, topic: Topic, key: str, value: bytes | None, headers: Headers) -> bool:
+    def _queue(
+        self, topic: Topic, key: str, value: bytes | None, headers: Headers, report: Report | None = None
+    ) -> bool:
         if self._closed:
             raise DeliveryFailed("the producer is closed")
         self._producer.poll(0)  # takes in delivery reports
-        self._raise_failures()
+        if report is None:
+            self._raise_failures()
         try:
             self._producer.produce(
-                topic.name, value=value, key=key, headers=list(headers), on_delivery=self._on_delivery
+                topic.name, value=value, key=key, headers=list(headers), on_delivery=report or self._on_delivery
             )
         except BufferError:
             return False

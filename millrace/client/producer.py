@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
 from millrace.client.errors import DeliveryFailed
-from millrace.client.outbox import DELIVERY_TIMEOUT_S, LINGER_MS, QUEUE_MAX, Outbox
+from millrace.client.outbox import DELIVERY_TIMEOUT_S, LINGER_MS, QUEUE_MAX, Outbox, Parcel
+from millrace.errors import InvalidField, MillraceError
 from millrace.events import build
 from millrace.events.build import EventType, InteractionFields, ItemFields
 from millrace.events.rules import check_id
 from millrace.settings import KafkaSettings
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import Item
+
+# Longest wait for delivery reports in one go: another thread may have taken in those that are waited for.
+_REPORTS_WAIT_S = 0.01
 
 
 class EventProducer:
@@ -81,6 +87,27 @@ class EventProducer:
         """Publish a contract message as it is. Raises as ``interaction``."""
         while not self._outbox.offer(event):
             self._outbox.await_room()
+
+    def deliver(self, events: Sequence[Interaction | Item]) -> dict[int, MillraceError]:
+        """Publish messages and wait until the broker has them, each by itself.
+
+        Nothing is raised: what comes back says, by the message's place, which the broker does not have, and why:
+        ``InvalidField`` for what breaks the contract, ``DeliveryFailed`` for what did not get there in time. The
+        others are on the log, whatever became of these.
+        """
+        if not events:
+            return {}
+        settled = threading.Event()
+        parcel = Parcel(len(events), settled.set)
+        for place, event in enumerate(events):
+            try:
+                while not self._outbox.offer(event, parcel.report(place)):
+                    self._outbox.await_room()
+            except (InvalidField, DeliveryFailed) as problem:
+                parcel.refuse(place, problem)
+        while not settled.is_set():
+            self._outbox.take_reports(_REPORTS_WAIT_S)
+        return parcel.problems
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until the broker has acknowledged everything sent so far (by default for the delivery timeout).

@@ -19,10 +19,10 @@ LINE_MAX_BYTES = 256 * 1024
 _CAPITAL = re.compile("[A-Z]")
 _TEXTS = ("user_id", "item_id", "session_id", "request_id", "custom_type")
 _ITEM_TEXTS = ("item_id", "title", "category", "url", "image_url")
-_INTERACTION_KEYS = frozenset(
+INTERACTION_KEYS = frozenset(
     (*_TEXTS, "event_id", "type", "occurred_at", "occurred_at_ms", "value", "context", *build.CONTEXT_FIELDS)
 )
-_ITEM_KEYS = frozenset((*_ITEM_TEXTS, "tags", "price", "available", "published_at", "published_at_ms", "attributes"))
+ITEM_KEYS = frozenset((*_ITEM_TEXTS, "tags", "price", "available", "published_at", "published_at_ms", "attributes"))
 
 
 def parse_interaction(line: bytes) -> Interaction:
@@ -37,7 +37,12 @@ def parse_interaction(line: bytes) -> Interaction:
     InvalidField
         The line is no JSON object, has an unknown key, or a value breaks the contract.
     """
-    values = _object(line, _INTERACTION_KEYS)
+    return read_interaction(_object(line))
+
+
+def read_interaction(written: Mapping[str, object]) -> Interaction:
+    """The same of an object that was read already."""
+    values = _known(written, INTERACTION_KEYS)
     kind = values.get("type", "click")
     event_id, occurred_at_ms = values.get("event_id"), _time(values, "occurred_at")
     event = Interaction(type=build.event_type(kind if isinstance(kind, str) else str(kind)))
@@ -60,7 +65,12 @@ def parse_interaction(line: bytes) -> Interaction:
 
 def parse_item(line: bytes) -> Item:
     """The catalogue entry in a line of JSON, checked. Keys and errors as in ``parse_interaction``."""
-    values = _object(line, _ITEM_KEYS)
+    return read_item(_object(line))
+
+
+def read_item(written: Mapping[str, object]) -> Item:
+    """The same of an object that was read already."""
+    values = _known(written, ITEM_KEYS)
     entry = Item()
     build.fill(
         entry,
@@ -79,7 +89,7 @@ def parse_item(line: bytes) -> Item:
     return entry
 
 
-def _object(line: bytes, known: frozenset[str]) -> dict[str, object]:
+def _object(line: bytes) -> dict[str, object]:
     if len(line) > LINE_MAX_BYTES:
         raise InvalidField("line", f"{len(line)} bytes", f"at most {LINE_MAX_BYTES} bytes")
     try:
@@ -88,7 +98,12 @@ def _object(line: bytes, known: frozenset[str]) -> dict[str, object]:
         raise InvalidField("line", f"not JSON ({error})", "a JSON object") from error
     if not isinstance(found, dict):
         raise InvalidField("line", f"a JSON {type(found).__name__}", "a JSON object")
-    values = {_snake(name): value for name, value in found.items()}
+    return found
+
+
+def _known(written: Mapping[str, object], known: frozenset[str]) -> dict[str, object]:
+    """The values by the contract's names."""
+    values = {name if name in known else _snake(name): value for name, value in written.items()}
     if unknown := [name for name in values if name not in known]:
         raise InvalidField(unknown[0], "unknown field", ", ".join(sorted(known)))
     return values

@@ -64,7 +64,7 @@ def send(kafka: KafkaSettings, model_name: str, command: Command, timeout_s: flo
     InfrastructureError
         The broker did not take it.
     """
-    _Sender(kafka, model_name, command).send(timeout_s)
+    CommandSender(kafka).send(model_name, command, timeout_s)
 
 
 def ask(
@@ -139,7 +139,8 @@ def exchange(
         As in :func:`send`.
     """
     give_up = clock() + timeout_s
-    sender = _Sender(kafka, model_name, command)
+    check_command(command)
+    sender = CommandSender(kafka)
     with TopicReader(kafka, topics, "end", stream) as reader:
         while not reader.caught_up:
             reader.poll()
@@ -150,7 +151,7 @@ def exchange(
         send_at = clock()
         while clock() < give_up:
             if clock() >= send_at:
-                sender.send(give_up - clock())
+                sender.send(model_name, command, give_up - clock())
                 send_at = clock() + SEND_AGAIN_S
             for record in reader.poll(timeout_s=0.1):
                 found = answer(record)
@@ -159,24 +160,30 @@ def exchange(
     return None
 
 
-class _Sender:
-    """Sends one command any number of times."""
+class CommandSender:
+    """Puts commands into the topic, each any number of times."""
 
-    def __init__(self, kafka: KafkaSettings, model_name: str, command: Command) -> None:
-        check_command(command)
+    def __init__(self, kafka: KafkaSettings) -> None:
         self._where = kafka.bootstrap_servers
-        self._key = model_name.encode()
-        self._value, self._headers = encode(command)
         self._producer = Producer(producer_config(kafka), logger=logs.kafka_logger())
 
-    def send(self, timeout_s: float) -> None:
+    def send(self, key: str, command: Command, timeout_s: float) -> None:
+        """Send a command and wait until the broker has it; errors as in :func:`send`.
+
+        Parameters
+        ----------
+        key
+            The target model, or experiment.
+        """
+        check_command(command)
+        value, headers = encode(command)
         failed: list[str] = []
         try:
             self._producer.produce(
                 COMMANDS.name,
-                self._value,
-                self._key,
-                headers=[*self._headers],
+                value,
+                key.encode(),
+                headers=[*headers],
                 on_delivery=lambda error, _: failed.append(str(error)) if error else None,
             )
             waiting = self._producer.flush(max(timeout_s, 0.1))

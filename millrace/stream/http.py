@@ -93,6 +93,7 @@ class HealthServer:
         process: str,
         readiness: Callable[[], Readiness],
         grpc: str | None = None,
+        http: str | None = None,
     ) -> None:
         handler = type("Handler", (_Handler,), {"readiness": staticmethod(readiness), "process": process})
         at = observability.metrics_host, observability.metrics_port
@@ -107,7 +108,8 @@ class HealthServer:
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
         self._thread.start()
         self._file = run_file(process)
-        _announce(self._file, {"process": process, "pid": os.getpid(), "metrics": self.address, "grpc": grpc})
+        listens = {"metrics": self.address, "grpc": grpc, "http": http}
+        _announce(self._file, {"process": process, "pid": os.getpid(), **listens})
         log.info("metrics and health", metrics=f"http://{self.address}/metrics", ready=f"http://{self.address}/readyz")
 
     def close(self) -> None:
@@ -142,6 +144,7 @@ def serve_health(
     process: str,
     readiness: Callable[[], Readiness],
     grpc: str | None = None,
+    http: str | None = None,
 ) -> HealthServer:
     """Serve metrics and health from a thread of this process until the returned server is closed.
 
@@ -151,12 +154,12 @@ def serve_health(
         Name of the process.
     readiness
         Called for each ``/readyz``, from another thread: must not block.
-    grpc
-        ``host:port`` of the process's gRPC service, for the announcement file.
+    grpc, http
+        ``host:port`` of the process's own gRPC or HTTP service, for the announcement file.
 
     Raises
     ------
     MillraceError
         The port is taken.
     """
-    return HealthServer(observability, process, readiness, grpc)
+    return HealthServer(observability, process, readiness, grpc, http)

@@ -7,9 +7,8 @@ and nothing needs a lock.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 
@@ -17,6 +16,7 @@ from millrace.events.rules import keeps_rules
 from millrace.features.event_intake import EventIntake
 from millrace.ranking.corpus import Corpus
 from millrace.settings import Settings
+from millrace.stream.feed import Feed
 from millrace.stream.reader import Newest, TopicReader
 from millrace.stream.worker import Record
 from millrace.topics import INTERACTIONS, ITEM_STATE
@@ -34,54 +34,6 @@ REFRESH_S = 0.25
 # Silent items are looked for once a second, at most so many at a time, so that requests never wait long.
 EXPIRE_EVERY_S = 1.0
 EXPIRED_AT_ONCE = 200
-
-
-class _Feed:
-    """A thread that reads a topic and has the loop apply the records, chunk by chunk."""
-
-    def __init__(
-        self, name: str, reader: Callable[[], TopicReader], chunk: int, apply: Callable[[Sequence[Record]], None]
-    ) -> None:
-        self.caught_up = asyncio.Event()
-        self.lag = 0
-        self._reader = reader
-        self._chunk = chunk
-        self._apply = apply
-        self._loop = asyncio.get_running_loop()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._read, name=name, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    async def close(self) -> None:
-        """Stop reading."""
-        self._stop.set()
-        await asyncio.to_thread(self._thread.join)
-
-    def _read(self) -> None:
-        with self._reader() as reader:
-            while not self._stop.is_set():
-                records = reader.poll(max_records=10 * self._chunk, timeout_s=0.1)
-                for start in range(0, len(records), self._chunk):
-                    self._on_loop(records[start : start + self._chunk])
-                self.lag = reader.lag()
-                if reader.caught_up and not self.caught_up.is_set():
-                    self._loop.call_soon_threadsafe(self.caught_up.set)
-
-    def _on_loop(self, records: Sequence[Record]) -> None:
-        """Have the loop apply the records, and wait: at most one chunk is ahead of it."""
-        applied = threading.Event()
-
-        def apply() -> None:
-            try:
-                self._apply(records)
-            finally:
-                applied.set()
-
-        self._loop.call_soon_threadsafe(apply)
-        while not (applied.wait(0.1) or self._stop.is_set()):
-            pass
 
 
 class ItemMirror:
@@ -102,10 +54,10 @@ class ItemMirror:
         self._item_ttl_ms = settings.features.item_ttl_ms
         self._intake = EventIntake(corpus)
         newest = Newest(settings.recommender.session_events_read)
-        self._states = _Feed(
+        self._states = Feed(
             "item-mirror", lambda: TopicReader(kafka, [ITEM_STATE], "beginning", stream), CHUNK_STATES, self.apply
         )
-        self._events = _Feed(
+        self._events = Feed(
             "session-mirror", lambda: TopicReader(kafka, [INTERACTIONS], newest, stream), CHUNK_EVENTS, self.take
         )
         self.caught_up = asyncio.Event()

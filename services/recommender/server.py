@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -29,6 +28,7 @@ from millrace.stream.admin import topic_ids
 from millrace.stream.backoff import Backoff
 from millrace.stream.http import Readiness, serve_health
 from millrace.stream.shutdown import Shutdown
+from millrace.stream.threads import Indispensable
 from millrace.topics import INTERACTIONS
 from millrace.v1.recommendation_service_pb2 import DESCRIPTOR as RECOMMENDATION
 from millrace.v1.recommendation_service_pb2 import (
@@ -234,26 +234,17 @@ class RecommenderServer:
 async def _serve(settings: Settings, share_port: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    failed: list[threading.ExceptHookArgs] = []
 
     def ask_to_stop() -> None:
         loop.call_soon_threadsafe(stop.set)
 
-    def thread_failed(failure: threading.ExceptHookArgs) -> None:
-        # Serving on with items or a champion that stand still would look healthy.
-        failed.append(failure)
-        ask_to_stop()
-
-    threading.excepthook = thread_failed
-    server = RecommenderServer(settings, share_port)
-    with (
-        Shutdown(ask_to_stop, settings.recommender.drain_timeout_ms / 1000),
-        serve_health(settings.observability, PROCESS, server.readiness, grpc=server.address),
-    ):
-        await server.run(stop)
-    if failed:
-        thread, problem = failed[0].thread, failed[0].exc_value
-        raise MillraceError(f"thread {thread.name if thread else 'unknown'} ended: {problem!r}") from problem
+    with Indispensable(ask_to_stop):
+        server = RecommenderServer(settings, share_port)
+        with (
+            Shutdown(ask_to_stop, settings.recommender.drain_timeout_ms / 1000),
+            serve_health(settings.observability, PROCESS, server.readiness, grpc=server.address),
+        ):
+            await server.run(stop)
 
 
 def serve(settings: Settings, share_port: bool = False) -> None:

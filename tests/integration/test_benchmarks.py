@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import experiments, freshness, learning, recommend, rollback, simulation, workers
+from benchmarks import experiments, freshness, gateway, learning, recommend, rollback, simulation, workers
 
 SHORT: dict[ModuleType, dict[str, object]] = {
     freshness: {"WARM_UP_S": 1.0, "PROBING_S": 2.0, "LIMIT_S": 0.5},
@@ -24,6 +24,7 @@ SHORT: dict[ModuleType, dict[str, object]] = {
         "USERS": 100,
         "SESSIONS": 200,
     },
+    gateway: {"LOAD_S": 0.4, "QUESTIONS": 20, "ITEMS": 200, "USERS": 50},
     # In so short a time hardly anybody buys.
     simulation: {
         "FIGURES": ("click_through",),
@@ -51,6 +52,13 @@ ROWS = {
     experiments: ["experiment_tracker.slots_per_s"],
     rollback: ["learning.rollback_to_serving_ms"],
     recommend: ["recommend.requests_per_s", "recommend.latency_ms", "features.read_ms"],
+    gateway: [
+        "gateway.events_per_s",
+        "gateway.event_ms",
+        "gateway.batched_events_per_s",
+        "gateway.batch_ms",
+        "gateway.recommend_ms",
+    ],
     simulation: [
         "simulation.click_through.live",
         "simulation.click_through.frozen",

@@ -14,6 +14,7 @@ from deploy.embedded.member import running, stop
 from deploy.embedded.ports import free_port
 from millrace.client import AsyncEventProducer, DeliveryFailed, EventProducer, InvalidField
 from millrace.errors import MillraceError
+from millrace.events import build
 from millrace.settings import KafkaSettings, StackSettings, StreamSettings
 from millrace.stream.admin import apply_topics
 from millrace.stream.reader import TopicReader
@@ -97,6 +98,36 @@ def test_what_is_invalid_is_not_sent(topics_applied: KafkaSettings) -> None:
     assert interactions(topics_applied, "invalid-1") == []
     with pytest.raises(MillraceError, match="closed"):
         events.interaction("invalid-1", "i")
+
+
+def test_the_broker_answers_for_each_event(topics_applied: KafkaSettings) -> None:
+    """In both forms, also for more than the queue holds: what it does not have is told, and why."""
+    good = [build.interaction("told-1", f"item-{n}") for n in range(50)]
+    wrong = build.interaction("told-1", "", event_id="wrong")
+    early = build.interaction("told-1", "item", occurred_at=9_000_000_000_000)
+
+    async def asynchronously() -> dict[int, MillraceError]:
+        async with AsyncEventProducer(topics_applied, queue_max=20) as events:
+            assert await events.deliver([]) == {}
+            return await events.deliver([*good, wrong, build.item("told", price=1), early])
+
+    with EventProducer(topics_applied, queue_max=20) as events:
+        assert events.deliver([]) == {}
+        problems = events.deliver([*good, wrong, build.item("told", price=1), early])
+        # They stand on the log before anything is flushed.
+        assert [one.item_id for one in interactions(topics_applied, "told-1")] == [one.item_id for one in good]
+    for found in (problems, asyncio.run(asynchronously())):
+        assert {place: type(problem) for place, problem in found.items()} == {50: InvalidField, 52: InvalidField}
+    assert len(interactions(topics_applied, "told-1")) == 100
+
+
+async def test_an_absent_broker_is_told_of_each_event() -> None:
+    nowhere = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    async with AsyncEventProducer(nowhere, delivery_timeout_s=0.3) as events:
+        problems = await events.deliver([build.interaction("ann", "shoe"), build.interaction("ann", "hat")])
+        assert [type(problems[place]) for place in (0, 1)] == [DeliveryFailed, DeliveryFailed]
+        # A failure that was told is not raised again.
+        await events.flush()
 
 
 def test_an_absent_broker_surfaces(topics_applied: KafkaSettings) -> None:

@@ -63,6 +63,7 @@ def test_the_buffer_is_learned_when_somebody_asks(
     [update] = updates(topics_applied)
     assert list(update.command_ids) == [answer["command_id"]]
     assert update.parameters.indices
+    assert (update.buffer_slots, update.buffer_slots_max) == (50, 1_000)
     assert answer == {
         "command_id": answer["command_id"],
         "settled": True,

@@ -21,6 +21,7 @@ FREE_PORTS = {
     "MILLRACE_STACK_REDIS_PORT": "0",
     "MILLRACE_STACK_MLFLOW_PORT": "0",
     "MILLRACE_RECOMMENDER_PORT": "0",
+    "MILLRACE_GATEWAY_PORT": "0",
 }
 START_TIMEOUT_S = 240
 # Each test starts every server and process there is.
@@ -40,6 +41,7 @@ WORKERS = (
     "experiment_tracker",
     "retrain_orchestrator",
     "recommender",
+    "gateway",
 )
 
 
@@ -102,7 +104,7 @@ def test_a_run_for_a_while_prints_what_it_saw(process: StartProcess, millrace_ho
     assert summary["shop"]["click_through"] > 0
     assert len(summary["shown"]["items"]) == 5
     assert {one["name"]: one["state"] for one in summary["processes"]} == dict.fromkeys((*WORKERS, "simulate"), "ready")
-    assert set(summary["addresses"]) == {"Kafka", "Redis", "MLflow", "gRPC"}
+    assert set(summary["addresses"]) == {"Kafka", "Redis", "MLflow", "gRPC", "REST"}
     assert belonging_to(millrace_home) == {}
 
 
@@ -153,7 +155,7 @@ def test_however_a_run_ends_nothing_is_left_running(
 ) -> None:
     child = started(process, millrace_home, "--rate", "20", "--headless")
     child.until(lambda: "simulate" in announced(millrace_home))
-    assert len(belonging_to(millrace_home)) >= 13, "the command, two supervisors, three servers, seven processes"
+    assert len(belonging_to(millrace_home)) >= 14, "the command, two supervisors, three servers, eight processes"
 
     os.kill(child.pid, end)
     child.wait(60)

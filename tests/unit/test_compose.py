@@ -131,9 +131,15 @@ def test_it_is_told_where_the_others_listen(name: str) -> None:
         assert SERVICES[str(address.hostname)]["ports"] == [f"127.0.0.1:{address.port}:{address.port}"]
 
 
-def test_the_recommender_is_reachable() -> None:
+@pytest.mark.parametrize("name", ["recommender", "gateway"])
+def test_a_service_is_reachable_from_this_machine(name: str) -> None:
+    port = environment(name)[f"MILLRACE_{name.upper()}_PORT"]
+    assert SERVICES[name]["ports"] == [f"127.0.0.1:{port}:{port}"]
+
+
+def test_the_gateway_is_told_where_the_recommender_listens() -> None:
     port = environment("recommender")["MILLRACE_RECOMMENDER_PORT"]
-    assert SERVICES["recommender"]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert environment("gateway")["MILLRACE_RECOMMENDER_TARGET"] == f"recommender:{port}"
 
 
 @pytest.mark.parametrize("name", PROCESSES)

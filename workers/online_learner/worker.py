@@ -214,6 +214,8 @@ class OnlineLearner:
             created_at_ms=time.time_ns() // 1_000_000,
             reign_id=state.reign_id,
             command_ids=command_ids,
+            buffer_slots=len(self._labels),
+            buffer_slots_max=self._buffer_size,
         )
         self._state, self._unsaved = state, True
         records: list[tuple[Topic, str, ModelUpdate]] = [(MODEL_UPDATES, self._model_name, ModelUpdate(update=update))]
