@@ -298,6 +298,32 @@ class OrchestratorSettings(_Group):
     buffered_commands_max: Positive = Field(16, description="Most commands fetched ahead; the others wait in the log.")
 
 
+class TrainingSettings(_Group):
+    """The training job, and the gates that its version has to pass."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_TRAINING_", extra="ignore", frozen=True)
+
+    window_ms: Positive = Field(28 * DAY_MS, description="Outcomes of this time are learned, milliseconds.")
+    newest_share: Annotated[float, Field(gt=0, le=0.4)] = Field(
+        0.2, description="Share of the slots that a version is measured on, and as many before them choose how to fit."
+    )
+    passes_max: Annotated[int, Field(ge=1, le=10)] = Field(2, description="Most times that slots are learned.")
+    outcomes_min: Positive = Field(1_000, description="Least number of outcomes; with fewer the job fails.")
+    # 163 bytes each.
+    slots_max: Positive = Field(20_000_000, description="Most slots of a window: so many fit on the disk.")
+    refused_max: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01, description="Share of the outcomes that may break a rule; with more of them the job fails."
+    )
+    examples_min: Positive = Field(10_000, description="Gate: least number of seen slots in the window.")
+    clicks_min: Positive = Field(200, description="Gate: least number of clicks among them.")
+    gain_min: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Gate: log loss that a version must surely save against the champion, nats for each slot."
+    )
+    segment_examples_min: Positive = Field(
+        2_000, description="Gate: segments with fewer of the newest slots do not count."
+    )
+
+
 class RecommenderClientSettings(_Group):
     """Where clients find the recommender."""
 
@@ -338,6 +364,7 @@ class Settings:
         "learner": LearnerSettings,
         "experiments": ExperimentSettings,
         "orchestrator": OrchestratorSettings,
+        "training": TrainingSettings,
         "client": RecommenderClientSettings,
         "stack": StackSettings,
     }
@@ -354,6 +381,7 @@ class Settings:
         self.learner = LearnerSettings()
         self.experiments = ExperimentSettings()
         self.orchestrator = OrchestratorSettings()
+        self.training = TrainingSettings()
         self.client = RecommenderClientSettings()
         self.stack = StackSettings()
 
