@@ -11,7 +11,7 @@ from millrace.evaluation.plots import COLOURS, figure
 from millrace.training.measure import Measured
 from millrace.training.reference import Values
 
-FEATURES_MAX = 20
+FEATURES_MAX = 12
 """Of those that moved most."""
 
 
@@ -50,6 +50,7 @@ def draw_lift(path: Path, measured: Measured, new: str, others: Mapping[str, str
             panel.vlines(places[sure], low[sure], high[sure], color=colour, linewidth=1.2)
         panel.axhline(0, color="#888888", linewidth=0.8)
         panel.set_xticks(range(len(groups)), groups, rotation=30, ha="right")
+        panel.set_xlim(-0.5, len(groups) - 0.5)
         panel.set_ylabel(f"log loss saved (%), {level:.0%} bounds")
         panel.legend()
 
@@ -57,9 +58,8 @@ def draw_lift(path: Path, measured: Measured, new: str, others: Mapping[str, str
 def draw_moved(path: Path, values: Sequence[Values]) -> None:
     """Share of each feature's newest values that are elsewhere than the earlier ones."""
     moved = sorted(((each.moved(), each.name) for each in values), reverse=True)[:FEATURES_MAX]
-    with figure(path, 1, rows=2) as (panel, empty):
-        empty.remove()
+    with figure(path, 1) as (panel,):
         panel.barh([name for _, name in moved], [share for share, _ in moved], color=COLOURS[0])
         panel.invert_yaxis()
-        panel.set_xlabel("share of the newest values that are elsewhere than before")
+        panel.set_xlabel("share of its values that moved, at least")
         panel.margins(y=0.01)

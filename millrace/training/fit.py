@@ -64,7 +64,10 @@ class Candidate:
         """The state before the first slot."""
         model = base
         if self.start == "zero":
-            model = replace(base, weights=np.zeros_like(base.weights), observations=0)
+            # Means too: the first slot replaces one of no observations but for rounding, which can make a variance of 0
+            # a negative one.
+            nothing = np.zeros_like(base.weights)
+            model = replace(base, weights=nothing, means=nothing, variances=nothing, observations=0)
         state = fresh(model, "", "", epoch=0)
         return replace(state, squared_gradients=np.full_like(state.squared_gradients, self.caution))
 
@@ -117,7 +120,9 @@ def search(
             sums += _learn(tried.values(), block)
             count += len(examples(block))
             progress(len(block) * len(lines))
-        losses |= zip(tried, (sums / max(count, 1)).tolist(), strict=True)
+        # A line that has lost its way has no loss that is a number.
+        means = np.nan_to_num(sums / max(count, 1), nan=np.inf)
+        losses |= zip(tried, means.tolist(), strict=True)
     return Search(losses, min(losses, key=lambda candidate: losses[candidate]))
 
 

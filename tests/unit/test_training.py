@@ -124,6 +124,14 @@ def test_the_search_takes_the_lowest_loss_and_gives_the_same_weights_again(file:
     np.testing.assert_allclose(to_vector(again.model()), to_vector(twice.model()), rtol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_line_that_begins_with_nothing_stays_finite(seed: int) -> None:
+    """Rounding of the first slot once made variances negative, for one in three values of a feature."""
+    line = OnlineRanker(fit.Candidate("zero", 0.0, 1).begin(first_ranker()))
+    line.learn(np.random.default_rng(seed).normal(size=(3, D)), [True, False, True])
+    assert np.isfinite(to_vector(line.model())).all()
+
+
 def measured(file: SlotFile) -> Measured:
     parts = fit.Parts.of(len(file), 0.5)
     learned = Line(fit.fit(fit.Candidate("zero", 0.0, 1), file, parts.choosing, first_ranker()))
