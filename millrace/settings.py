@@ -298,6 +298,26 @@ class OrchestratorSettings(_Group):
     buffered_commands_max: Positive = Field(16, description="Most commands fetched ahead; the others wait in the log.")
 
 
+class DriftSettings(_Group):
+    """The drift detector."""
+
+    model_config = SettingsConfigDict(env_prefix="DRIFT_", extra="ignore", frozen=True)
+
+    model_name: str = Field("ranker", description="Registered model whose champion is watched.")
+    check_interval_ms: Positive = Field(
+        HOUR_MS, description="Time between two looks at features and scores, milliseconds; labels are always watched."
+    )
+    false_alarms_per_day: Annotated[float, Field(gt=0, lt=1)] = Field(
+        1 / 16_000, description="The dial: expected false alarms of each feature or measure in a day."
+    )
+    sample: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, description="Share of the answers whose features are counted; labels are all counted."
+    )
+    commit_interval_ms: Positive = Field(
+        5_000, description="Time between two transactions of the detector, milliseconds; signals come in them."
+    )
+
+
 class TrainingSettings(_Group):
     """The training job, and the gates that its version has to pass."""
 
@@ -365,6 +385,7 @@ class Settings:
         "experiments": ExperimentSettings,
         "orchestrator": OrchestratorSettings,
         "training": TrainingSettings,
+        "drift": DriftSettings,
         "client": RecommenderClientSettings,
         "stack": StackSettings,
     }
@@ -382,6 +403,7 @@ class Settings:
         self.experiments = ExperimentSettings()
         self.orchestrator = OrchestratorSettings()
         self.training = TrainingSettings()
+        self.drift = DriftSettings()
         self.client = RecommenderClientSettings()
         self.stack = StackSettings()
 
