@@ -38,6 +38,7 @@ WORKERS = (
     "outcome_joiner",
     "online_learner",
     "experiment_tracker",
+    "drift_detector",
     "retrain_orchestrator",
     "recommender",
 )

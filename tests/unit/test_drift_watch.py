@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,15 +13,19 @@ from millrace.drift.correction import Dial
 from millrace.drift.detector import Change
 from millrace.drift.measures import CLICK_THROUGH, SCORE
 from millrace.drift.signals import INPUT, PERFORMANCE, PREDICTION, Signals
-from millrace.drift.storing import ModelReference
+from millrace.drift.storing import REFERENCE_FILE, ModelReference, UnusableReference
 from millrace.drift.watch import Watch, outcomes_per_day
 from millrace.ranking.features import FEATURE_NAMES
-from millrace.settings import HOUR_MS, MINUTE_MS
+from millrace.ranking.model import first_ranker
+from millrace.settings import HOUR_MS, MINUTE_MS, DriftSettings
+from millrace.v1.detector_pb2 import WatchedRest
 from millrace.v1.drift_pb2 import DriftSignal
+from millrace.v1.model_pb2 import ModelEvent
 from millrace.v1.outcome_pb2 import Label, Outcome
 from tests.drift_support import RATE, T0, reference, served
-from workers.drift_detector.stored import pack, unpack
+from workers.drift_detector.stored import Stored, pack, unpack
 from workers.drift_detector.taking import Taking
+from workers.drift_detector.watched import UnusableState, Watched
 
 SETTLE_MS = 10 * MINUTE_MS
 FIRST = FEATURE_NAMES[0]
@@ -178,3 +183,29 @@ def test_a_reference_of_labels_alone_and_one_of_other_cells() -> None:
     [(hour, counts)] = full.hours.items()
     with pytest.raises(ValueError, match="numbers"):
         unpack(watch, pack(hour, counts).hour.counts)
+
+
+def test_what_was_counted_for_another_reference_is_dropped(tmp_path: Path) -> None:
+    first_ranker().save(tmp_path)
+    reign = ModelEvent(event_id="reign", model_version="2")
+
+    def watched(stored: Stored) -> Watched:
+        return Watched(DriftSettings(), SETTLE_MS, reign, tmp_path, stored)
+
+    with pytest.raises(UnusableReference, match="version 2 has no reference"):
+        watched(Stored())
+    (tmp_path / REFERENCE_FILE).write_bytes(b"half")
+    with pytest.raises(UnusableReference, match="damaged"):
+        watched(Stored())
+    (tmp_path / REFERENCE_FILE).write_bytes(reference().to_bytes())
+    known = feed(new_watch(), served(10, T0, 0.1, seed=12))
+    rest = WatchedRest(reign_id="reign", labels=json.dumps(known.state()))
+    hours = {hour: pack(hour, counts).hour.counts for hour, counts in known.hours.items()}
+    assert watched(Stored(rest, hours)).watch.state() == known.state()
+    # The version had no reference when this was written.
+    assert watched(Stored(WatchedRest(reign_id="reign"))).watch.hours == {}
+    with pytest.raises(UnusableState, match="numbers"):
+        watched(Stored(rest, {1: pack(1, known.hours[T0 // HOUR_MS][:3]).hour.counts}))
+    few = new_watch(replace(reference(), labels={}))
+    with pytest.raises(UnusableState, match="of measures"):
+        watched(Stored(WatchedRest(labels=json.dumps(few.state()))))

@@ -11,6 +11,7 @@ from millrace.drift.correction import Dial
 from millrace.drift.signals import Signals
 from millrace.drift.storing import REFERENCE_FILE, ModelReference, UnusableReference
 from millrace.drift.watch import Watch
+from millrace.errors import MillraceError
 from millrace.ranking.model import RankingModel
 from millrace.settings import DAY_MS, DriftSettings
 from millrace.v1.drift_pb2 import DriftSignal
@@ -20,6 +21,10 @@ from workers.drift_detector.stored import Stored, unpack
 from workers.drift_detector.taking import Taking
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+class UnusableState(MillraceError):
+    """What was counted before does not fit the version's reference, for example after a change of the code."""
 
 
 class Watched:
@@ -38,6 +43,8 @@ class Watched:
     ------
     UnusableReference, UnusableModel
         The version cannot be watched.
+    UnusableState
+        It cannot go on from what was stored.
     """
 
     def __init__(
@@ -53,9 +60,16 @@ class Watched:
         self.signals = Signals(
             settings.model_name, reign.model_version, reign.event_id, weights, settings.false_alarms_per_day
         )
-        if stored.rest is not None:
-            hours = {hour: unpack(self.watch, content) for hour, content in stored.hours.items()}
-            self.watch.resume(json.loads(stored.rest.labels), hours)
+        # Nothing was counted while the reign's version had no reference.
+        if stored.rest is not None and stored.rest.labels:
+            try:
+                hours = {hour: unpack(self.watch, content) for hour, content in stored.hours.items()}
+                labels = json.loads(stored.rest.labels)
+            except ValueError as error:
+                raise UnusableState(f"hours or labels: {error}") from error
+            if set(labels["labels"]) != set(reference.labels):
+                raise UnusableState(f"of measures {', '.join(labels['labels'])}, not {', '.join(reference.labels)}")
+            self.watch.resume(labels, hours)
             self.signals.resume(stored.rest.holding)
 
     def labels(self) -> list[DriftSignal]:

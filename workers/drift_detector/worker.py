@@ -38,7 +38,7 @@ from millrace.v1.model_pb2 import ModelEvent
 from millrace.v1.outcome_pb2 import ImpressionOrigin, Outcome
 from workers.drift_detector import metrics
 from workers.drift_detector.stored import REST, Stored, key_of, pack, read_stored
-from workers.drift_detector.watched import Watched
+from workers.drift_detector.watched import UnusableState, Watched
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -188,7 +188,12 @@ class DriftDetector:
         if reign is not None:
             folder = self._cache.ensure(reign.model_version)
             try:
-                self._watched = Watched(self._settings.drift, self._settle_ms, reign, folder, stored)
+                try:
+                    self._watched = Watched(self._settings.drift, self._settle_ms, reign, folder, stored)
+                except UnusableState as error:
+                    log.warning("what was counted before is dropped", reason=str(error))
+                    self._dropped |= stored.hours.keys()
+                    self._watched = Watched(self._settings.drift, self._settle_ms, reign, folder, Stored())
                 log.info("watches", model=self._model_name, version=reign.model_version)
             except (UnusableReference, UnusableModel) as error:
                 log.warning("the champion is not watched", version=reign.model_version, reason=str(error))
