@@ -31,6 +31,7 @@ from millrace.training.reference import count_clicks, count_values, make_referen
 from millrace.training.slots import NO_SEGMENT, SlotFile, Slots, examples, merge, read_slots, slot_type
 from millrace.v1.outcome_pb2 import ImpressionOrigin, Label
 from tests.learning_support import D, outcomes
+from workers.retrain_orchestrator.scratch import scratch
 
 COUNT = 4_000
 DAYS = 3
@@ -262,6 +263,14 @@ def test_a_version_brings_the_optimizers_state_or_none(tmp_path: Path) -> None:
     (tmp_path / STATE_FILE).write_bytes(b"half")
     with pytest.raises(UnusableModel, match="damaged"):
         first_state(tmp_path, "2", "reign")
+
+
+def test_a_jobs_folder_is_its_own_and_what_a_killed_one_left_goes(tmp_path: Path) -> None:
+    (tmp_path / "training-killed").mkdir()
+    (tmp_path / "training-killed" / "slots").touch()
+    with scratch(tmp_path) as one, scratch(tmp_path) as two:
+        assert sorted(tmp_path.iterdir()) == sorted([one, two])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_window_in_words() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -47,6 +46,7 @@ from millrace.training.slots import SlotFile
 from millrace.v1.outcome_pb2 import Outcome
 from workers.retrain_orchestrator.contenders import champion_before, popularity
 from workers.retrain_orchestrator.progress import Progress
+from workers.retrain_orchestrator.scratch import scratch
 from workers.retrain_orchestrator.signals import Cancellation
 
 log = structlog.stdlib.get_logger(__name__)
@@ -113,9 +113,8 @@ def train(settings: Settings, asked: Asked, cancellation: Cancellation) -> Regis
     if ledger.reign is None:
         raise MillraceError(f"model {asked.model_name!r} has no champion yet; start the retrain orchestrator first")
     window = _window(settings, asked)
-    home().mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=home(), prefix="training-")))
+        folder = stack.enter_context(scratch(home()))
         with cancellation.held():
             tags = {CODE_TAG: code_version(), SCHEMA_TAG: FEATURE_SCHEMA}
             begun = TrainingRun(registry, asked.model_name, asked.step_id, asked.reason, tags)
