@@ -18,7 +18,7 @@ from benchmarks.environment import START_TIMEOUT_S, Process, Say, Servers, proce
 from benchmarks.learning import ask_on, read
 from benchmarks.report import Row, latency_row
 from millrace.learning.state import fresh
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.registry.asking import ask, roll_back
 from millrace.registry.checkpoints import CheckpointCache
 from millrace.settings import StreamSettings

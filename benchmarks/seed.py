@@ -13,7 +13,7 @@ from redis import Redis
 
 from millrace.features import decay
 from millrace.features.user_state import Engagement, KnownPosition, UserState, encode_user, user_key
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.registry.cache import default_directory
 from millrace.settings import HOUR_MS, SECOND_MS, KafkaSettings
 from millrace.stream import logs

@@ -181,7 +181,9 @@ class RecommenderSettings(_Group):
     deadline_ms: Positive = Field(1_000, description="Longest work on a request whose caller gave no deadline.")
     concurrent_max: Positive = Field(256, description="Most requests under way; more are refused at once.")
     features_timeout_ms: Positive = Field(50, description="Longest wait for a user's features in Redis.")
-    candidates_max: Positive = Field(300, description="Most candidates that are ranked.")
+    candidates_max: Positive = Field(
+        120, description="Most candidates that the model ranks: the best of several hundred by a simple score."
+    )
     context_items: Positive = Field(10, description="Recent items of the user whose neighbours are candidates.")
     session_items: Annotated[int, Field(ge=0, le=1_000)] = Field(
         40, description="Items of the user's session that similar sessions are sought by; 0: none are."

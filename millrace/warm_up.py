@@ -19,7 +19,7 @@ from millrace.ranking.circumstances import circumstances
 from millrace.ranking.context_counts import item_key
 from millrace.ranking.corpus import Corpus
 from millrace.ranking.features import FEATURE_NAMES, UserActivity
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.ranking.rank import rank
 from millrace.settings import FeatureSettings, RecommenderSettings
 from millrace.v1.common_pb2 import Context

@@ -12,7 +12,8 @@ from millrace.learning.parameters import changed, to_vector
 from millrace.learning.state import fresh
 from millrace.learning.updates import snapshot_records
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
-from millrace.ranking.model import Vector, first_ranker
+from millrace.ranking.first import first_ranker
+from millrace.ranking.model import Vector
 from millrace.v1.common_pb2 import Position
 from millrace.v1.impression_pb2 import Impression, Slot
 from millrace.v1.model_pb2 import ModelUpdate, ParameterUpdate

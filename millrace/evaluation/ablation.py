@@ -1,7 +1,7 @@
 """The recommender without some of its parts, to see what each adds. Production knows nothing of it.
 
 A part that is left out proposes no candidates. Its features are 0, and so are their mean and variance in the first
-ranker: a feature that does not vary does not count, and learning never changes that.
+ranker: a feature that does not vary does not count, and learning never changes that. Terms made of them are left out.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Ablation:
         self._trends = POPULARITY not in without
         self._repeats = REPEATS not in without
         self._limits = {limit: 0 for part in parts for limit in part.limits}
-        left_out = {name for part in parts for name in columns_of(part)}
-        self._columns = np.flatnonzero([name in left_out for name in FEATURE_NAMES])
+        self._left_out = {name for part in parts for name in columns_of(part)}
+        self._columns = np.flatnonzero([name in self._left_out for name in FEATURE_NAMES])
 
     def limits(self, limits: CandidateLimits) -> CandidateLimits:
         """The limits of generators, 0 for those that are left out."""
@@ -70,10 +70,14 @@ class Ablation:
 
     def ranker(self, first: RankingModel) -> RankingModel:
         """A first ranker for which the columns that are left out do not count."""
-        vectors = {name: getattr(first, name).copy() for name in ("means", "variances", "weights")}
+        terms = [self._left_out.isdisjoint(term.features) for term in first.terms]
+        kept = np.concatenate((np.ones(len(first.feature_names), dtype=np.bool_), np.array(terms, dtype=np.bool_)))
+        vectors = {name: getattr(first, name)[kept] for name in ("means", "variances", "weights")}
         for vector in vectors.values():
             vector[self._columns] = 0.0
-        return replace(first, **vectors)
+        return replace(
+            first, terms=tuple(term for term, stays in zip(first.terms, terms, strict=True) if stays), **vectors
+        )
 
 
 COMPLETE = Ablation()

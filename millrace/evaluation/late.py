@@ -20,7 +20,7 @@ from millrace.learning.state import fresh
 from millrace.outcomes.joiner import JoinerLimits, PartitionJoiner
 from millrace.ranking.candidates import CandidateLimits, CandidateRequest
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA, UserActivity
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.ranking.rank import RankedItems, rank
 from millrace.settings import Settings
 from millrace.v1.common_pb2 import Position

@@ -20,9 +20,9 @@ from millrace.evaluation.questions import MISS, Question, Questioner
 from millrace.evaluation.sessions import Sessions
 from millrace.evaluation.stream import Event
 from millrace.features.user_state import ENGAGEMENT_TYPES
-from millrace.ranking.candidates import own_scores
 from millrace.ranking.features import FloatMatrix, Floats
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
+from millrace.ranking.first_stage import first_scores
 from millrace.settings import Settings
 
 K = 20
@@ -177,7 +177,7 @@ def run(
             if (eligible + seed) % every == 0:
                 memory.ready(memory.users.get(event.user_id))
                 question = questioner.before(event)
-                own_ranks.append(question.rank(own_scores(question.candidates, memory.corpus)))
+                own_ranks.append(question.rank(first_scores(question.candidates, memory.table, event.occurred_at_ms)))
                 example = question.example(settings.joiner.organic_negatives, random)
                 larger = question.example(30, random)
                 for contender in contenders.values():

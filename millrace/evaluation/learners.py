@@ -1,6 +1,6 @@
 """Ways to learn the ranker from the same examples, to be compared: what production does, and what it could do.
 
-An example is float32[1 + m, d]: the features of the clicked item, then of m others.
+An example is float32[1 + m, d]: the features of the clicked item, then of m others. All see the model's terms.
 
 pairwise
     RankNet's loss on differences of standardised features: log(1 + exp(-w (z_clicked - z_other))). It has no
@@ -81,6 +81,7 @@ class _Standardised:
     """Weights of standardised features, moved by AdaGrad; means and variances as river's StandardScaler has them."""
 
     def __init__(self, model: RankingModel, rate: float) -> None:
+        self._expand = model.expand
         self._weights = model.weights.copy()
         self._squared = np.zeros_like(self._weights)
         self._means, self._variances = model.means.copy(), model.variances.copy()
@@ -88,7 +89,7 @@ class _Standardised:
         self._rate = rate
 
     def scores(self, features: FloatMatrix) -> Floats:
-        scores: Floats = (features - self._means) @ (self._weights / self._deviations())
+        scores: Floats = (self._expand(features) - self._means) @ (self._weights / self._deviations())
         return scores
 
     def reject(self, features: FloatMatrix) -> None:
@@ -97,12 +98,13 @@ class _Standardised:
 
     def _standardise(self, example: FloatMatrix) -> Floats:
         """Take an example into means and variances, and give it standardised."""
-        for row in example.astype(np.float64):
+        columns = self._expand(example)
+        for row in columns:
             self._observations += 1
             before = row - self._means
             self._means += before / self._observations
             self._variances += (before * (row - self._means) - self._variances) / self._observations
-        standardised: Floats = (example - self._means) / self._deviations()
+        standardised: Floats = (columns - self._means) / self._deviations()
         return standardised
 
     def _deviations(self) -> Floats:

@@ -29,7 +29,7 @@ from millrace.features.segments import segment
 from millrace.learning.learner import OnlineRanker
 from millrace.learning.state import LearnerState, fresh
 from millrace.ranking.features import FloatMatrix, Rows
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.settings import Settings
 
 Learned: TypeAlias = tuple[bytes, Mapping[str, Any], list[FloatMatrix]]
@@ -164,7 +164,7 @@ class Prequential:
         answered = thread_time()
         rank, known = question.rank(scores), len(memory.table)
         if self._sampled is not None:
-            rank, known = self._sampled.rank(place, event, asked.without or (), self._model)
+            rank, known = self._sampled.rank(place, event, asked.without, self._model)
         recall, ndcg = self._protocol.judge(place, rank, [memory.table.id_of(row) for row in top.tolist()], self._k)
         state = user.state() if user else None
         group = segment(state, event.occurred_at_ms, self._settings.features.user_half_life_ms)

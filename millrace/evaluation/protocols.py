@@ -45,11 +45,11 @@ class Asked:
     counted
         Whether the answer is part of the figures.
     without
-        None: everything is ranked that a recommender would rank. Else all items known are, but for these.
+        Items that are no candidates.
     """
 
     counted: bool
-    without: Collection[str] | None = None
+    without: Collection[str] = ()
 
 
 class Protocol:

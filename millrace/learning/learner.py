@@ -59,7 +59,8 @@ class OnlineRanker:
         -------
         The sum of the log losses, nats, each of the prediction before its slot was learned.
         """
-        x = np.asarray(rows, dtype=np.float64).reshape(-1, len(self._weights))
+        model = self._state.model
+        x = model.expand(np.asarray(rows, dtype=np.float64).reshape(-1, len(model.feature_names)))
         if len(x) != len(labels):
             raise ValueError(f"{len(x)} rows and {len(labels)} labels")
         self._intercept, loss = _learn(

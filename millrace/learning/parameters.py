@@ -1,7 +1,7 @@
 """A model's serving parameters as one vector: what parameter updates number and carry.
 
-For d features, float64[3d + 2]: the d weights, the intercept, the d means, the d variances, and the number of
-observations behind means and variances.
+For a model of d columns (features and terms), float64[3d + 2]: the d weights, the intercept, the d means, the
+d variances, and the number of observations behind means and variances.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from millrace.ranking.model import RankingModel, Vector
 from millrace.v1.common_pb2 import SparseValues
 
 
-def vector_size(features: int) -> int:
-    """Number of parameters of a model with so many features."""
-    return 3 * features + 2
+def vector_size(columns: int) -> int:
+    """Number of parameters of a model with so many columns."""
+    return 3 * columns + 2
 
 
-def weight_names(feature_names: Sequence[str]) -> tuple[str, ...]:
-    """Names of the first d + 1 parameters: the weights, by their features, and the intercept."""
-    return (*feature_names, "intercept")
+def weight_names(columns: Sequence[str]) -> tuple[str, ...]:
+    """Names of the first d + 1 parameters: the weights, by their columns, and the intercept."""
+    return (*columns, "intercept")
 
 
 def to_vector(model: RankingModel) -> Vector:
@@ -34,7 +34,7 @@ def to_vector(model: RankingModel) -> Vector:
 
 def from_vector(model: RankingModel, vector: Vector) -> RankingModel:
     """The same model with other parameters. Raises UnusableModel if they are not finite."""
-    d = len(model.feature_names)
+    d = len(model.columns)
     return replace(
         model,
         weights=vector[:d],

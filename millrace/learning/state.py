@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from millrace.ranking.model import RankingModel, UnusableModel, Vector
+from millrace.ranking.model import RankingModel, UnusableModel, Vector, terms_from_words
+from millrace.ranking.terms import term_to_words
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""What is written, and what is understood. Format 1 knew no terms."""
 STATE_FILE = "learner.npz"
 """Name of the state's file in a checkpoint."""
 
@@ -30,7 +33,7 @@ class LearnerState:
     model
         The serving parameters.
     squared_gradients
-        float64[d], AdaGrad's sums for the weights.
+        float64[d + e], AdaGrad's sums for the weights.
     model_version
         Version in the registry that the line started from.
     reign_id
@@ -61,6 +64,7 @@ class LearnerState:
             "format": FORMAT,
             "feature_schema": self.model.feature_schema,
             "feature_names": self.model.feature_names,
+            "terms": [term_to_words(term) for term in self.model.terms],
             "model_version": self.model_version,
             "reign_id": self.reign_id,
             "epoch": self.epoch,
@@ -88,22 +92,23 @@ class LearnerState:
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as numbers:
                 words = json.loads(numbers["words"].tobytes())
-                if words["format"] != FORMAT:
-                    raise UnusableModel(f"learner state: format {words['format']!r}, not {FORMAT}")
-                names = tuple(str(name) for name in words["feature_names"])
+                if words["format"] not in READABLE:
+                    raise UnusableModel(f"learner state: format {words['format']!r}, not one of {READABLE}")
+                model = RankingModel(
+                    feature_schema=str(words["feature_schema"]),
+                    feature_names=tuple(str(name) for name in words["feature_names"]),
+                    means=numbers["means"],
+                    variances=numbers["variances"],
+                    weights=numbers["weights"],
+                    intercept=float(numbers["intercept"]),
+                    observations=int(numbers["observations"]),
+                    terms=terms_from_words(words.get("terms", ())),
+                )
                 squared_gradients = np.array(numbers["squared_gradients"], dtype=np.float64)
-                if squared_gradients.shape != (len(names),) or not np.isfinite(squared_gradients).all():
-                    raise UnusableModel(f"learner state: squared_gradients must be {len(names)} finite numbers")
+                if squared_gradients.shape != model.weights.shape or not np.isfinite(squared_gradients).all():
+                    raise UnusableModel(f"learner state: squared_gradients must be {len(model.weights)} finite numbers")
                 return cls(
-                    model=RankingModel(
-                        feature_schema=str(words["feature_schema"]),
-                        feature_names=names,
-                        means=numbers["means"],
-                        variances=numbers["variances"],
-                        weights=numbers["weights"],
-                        intercept=float(numbers["intercept"]),
-                        observations=int(numbers["observations"]),
-                    ),
+                    model=model,
                     squared_gradients=squared_gradients,
                     model_version=str(words["model_version"]),
                     reign_id=str(words["reign_id"]),
@@ -124,4 +129,4 @@ class LearnerState:
 
 def fresh(model: RankingModel, model_version: str, reign_id: str, epoch: int) -> LearnerState:
     """The state before the first example of a version."""
-    return LearnerState(model, np.zeros(len(model.feature_names)), model_version, reign_id, epoch)
+    return LearnerState(model, np.zeros(len(model.columns)), model_version, reign_id, epoch)

@@ -7,7 +7,7 @@ names. Everything happens on arrays of rows (see ``ItemTable``) and in one pool 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Protocol
@@ -19,6 +19,7 @@ from millrace.compiled import compiled
 from millrace.ranking.circumstances import Circumstances
 from millrace.ranking.corpus import Corpus
 from millrace.ranking.features import Candidates, FloatMatrix, Floats, Ints, Rows, Signal
+from millrace.ranking.first_stage import score_of_places
 from millrace.ranking.item_table import NO_ROW, ItemTable
 from millrace.ranking.pool import NO_PLACE, join
 from millrace.ranking.popular import FRESH_KEPT, TRENDING_KEPT
@@ -30,6 +31,7 @@ from millrace.settings import RecommenderSettings
 OLDER_ITEMS = 5
 # Of what is popular now and today, and of what is new.
 _LISTED_MAX = 2 * TRENDING_KEPT + FRESH_KEPT
+_NONE: Rows = np.empty(0, dtype=np.int32)
 
 
 class Engaged(Protocol):
@@ -94,7 +96,7 @@ class CandidateRequest:
     recent: Sequence[Engaged] = ()
     circumstances: Circumstances = ()
     now_ms: int = 0
-    blocked: Iterable[str] = ()
+    blocked: Collection[str] = ()
     restricted_to: Sequence[str] = ()
     repeats: bool = True
 
@@ -135,39 +137,15 @@ def generate(
     if session:
         _describe(shown, session[0], corpus.sessions.places, pool.rows, pool.signals)
     most = max(limits.candidates_max, request.k)
-    if len(shown) > most and not wanted:
-        scores = _own_scores(pool.rows, pool.signals, table.long_order, popular.long_norm)
-        # The user's own and new items are not the most probable ones: cutting by score would always cut them.
-        scores[pool.sources & (REPEAT | FRESH) != 0] = np.inf
-        shown = shown[np.argpartition(-scores[shown], most)[:most]]
+    if len(shown) > most:
+        scores = score_of_places(shown, pool, table, request.now_ms)
+        # New items have nothing that speaks for them yet: cutting by score would always cut them.
+        scores[pool.sources[shown] & FRESH != 0] = np.inf
+        shown = shown[np.argpartition(-scores, most)[:most]]
     candidates = Candidates(pool.rows[shown], pool.sources[shown], pool.signals[shown])
     lifts = candidates.signals[:, Signal.LIFTS :]
     corpus.contexts.add_lifts(request.circumstances, candidates.rows, table.keys, request.now_ms, lifts)
     return candidates
-
-
-def own_scores(candidates: Candidates, corpus: Corpus) -> Floats:
-    """Scores float64[n] without a model: expected follow-ups, what sessions say, and the item's share of engagements.
-
-    The first and the last are probabilities of "the next engagement is with this item": given the user's last items,
-    and in general. The share of the nearest sessions that hold the item counts half.
-    """
-    return _own_scores(candidates.rows, candidates.signals, corpus.table.long_order, corpus.popular.long_norm)
-
-
-@compiled
-def _own_scores(rows: Rows, signals: Floats, long_order: Floats, long_norm: float) -> Floats:
-    scores = np.empty(len(rows))
-    for place in range(len(rows)):
-        one = signals[place]
-        scores[place] = (
-            2.0 ** (long_order[rows[place]] - long_norm)
-            + one[Signal.COVISIT]
-            + 0.5 * one[Signal.SIMILAR]
-            + one[Signal.AFTER]
-            + one[Signal.BEFORE]
-        )
-    return scores
 
 
 @compiled
@@ -305,8 +283,10 @@ def _known_items(table: ItemTable, recent: Sequence[Engaged]) -> tuple[Rows, Int
     )
 
 
-def _rows_of(table: ItemTable, item_ids: Iterable[str]) -> Rows:
+def _rows_of(table: ItemTable, item_ids: Collection[str]) -> Rows:
     """Rows of the items that the table knows."""
+    if not item_ids:
+        return _NONE
     rows: Rows = np.fromiter(map(table.rows.get, item_ids, repeat(NO_ROW)), dtype=np.int32)
     known: Rows = rows[rows != NO_ROW]
     return known

@@ -58,8 +58,8 @@ class CandidatePool:
 
     def begin(self, most: int) -> None:
         """Empty the pool, and make room for so many proposals."""
-        self._places[self.rows] = NO_PLACE
-        self._count[0] = 0
+        _clear(self._places, self._count, self._rows)
+        most = min(most, len(self._places))
         if most > len(self._rows):
             self._make_room(min(2 * most, len(self._places)))
 
@@ -67,6 +67,13 @@ class CandidatePool:
         self._rows = np.empty(most, dtype=np.int32)
         self._sources = np.empty(most, dtype=np.int64)
         self._signals = np.empty((most, SIGNALS))
+
+
+@compiled
+def _clear(places: Rows, count: Ints, rows: Rows) -> None:
+    for place in range(count[0]):
+        places[rows[place]] = NO_PLACE
+    count[0] = 0
 
 
 @compiled

@@ -7,7 +7,6 @@ items.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -26,21 +25,13 @@ FRESH_CLICKS_MAX = 20
 
 
 class PopularItems:
-    """The lists of one table. ``refresh`` follows what changed; the arrays are replaced, never changed.
-
-    Attributes
-    ----------
-    long_norm
-        log2 of the summed long popularity of the list, at time 0: an item's share of today's engagements is
-        2^(long_order - long_norm) at any time. Infinity while there is none.
-    """
+    """The lists of one table. ``refresh`` follows what changed; the arrays are replaced, never changed."""
 
     def __init__(self, table: ItemTable) -> None:
         self._table = table
         self._short = _TopList(TRENDING_KEPT, lambda rows: self._by_popularity(rows, table.short_order))
         self._long = _TopList(TRENDING_KEPT, lambda rows: self._by_popularity(rows, table.long_order))
         self._fresh = _TopList(FRESH_KEPT, self._newest)
-        self.long_norm = np.inf
         # Which rows were touched, while lists are refreshed.
         self._marks = np.zeros(table.rows_max, dtype=np.bool_)
 
@@ -70,7 +61,6 @@ class PopularItems:
         for top in (self._short, self._long, self._fresh):
             top.refresh(touched, self._marks, table.rows_used)
         self._marks[touched] = False
-        self.long_norm = _log2_of_sum(self._long.keys)
 
     def _by_popularity(self, rows: Rows, order: Floats) -> tuple[Rows, Floats]:
         rows = rows[self._table.servable[rows] & (order[rows] > -np.inf)]
@@ -129,10 +119,3 @@ class _TopList:
             order = np.lexsort((rows, -keys))
             rows, keys = rows[order], keys[order]
         self.rows, self.keys = rows, keys
-
-
-def _log2_of_sum(orders: Floats) -> float:
-    """log2 of the sum of 2^order of descending orders; infinity if there are none."""
-    if not len(orders):
-        return np.inf
-    return float(orders[0]) + math.log2(float(np.exp2(orders - orders[0]).sum()))

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate, own_scores
+from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate
 from millrace.ranking.compute import compute_features
 from millrace.ranking.corpus import Corpus
 from millrace.ranking.features import FloatMatrix, UserActivity
+from millrace.ranking.first_stage import first_scores
 from millrace.ranking.model import RankingModel
 from millrace.ranking.sources import sources_of
 from millrace.v1.impression_pb2 import CandidateSource
@@ -50,13 +51,13 @@ def rank(
     limits: CandidateLimits,
     random: np.random.Generator,
 ) -> RankedItems:
-    """The best items for a request as of ``now_ms``; without a model, in the candidates' own order."""
+    """The best items for a request as of ``now_ms``; without a model, in the order of the first stage."""
     table = corpus.table
     candidates = generate(corpus, request, limits, random)
     features = compute_features(candidates, table.items, user, now_ms, table.half_lives)
     if model is None:
         scores = np.zeros(len(candidates), dtype=np.float32)
-        best = np.argsort(-own_scores(candidates, corpus), kind="stable")[: request.k]
+        best = np.argsort(-first_scores(candidates, table, now_ms), kind="stable")[: request.k]
     else:
         scores = model.score(features)
         best = np.argsort(-scores, kind="stable")[: request.k]

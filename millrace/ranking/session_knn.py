@@ -34,8 +34,10 @@ from millrace.ranking.sources import SESSIONS
 
 NEAREST = 100
 """Runs that count as nearest."""
-POSTINGS_NEWEST, POSTINGS = 200, 50
-"""Postings looked at: of the session's newest item, of each other one."""
+POSTINGS_NEWEST, POSTINGS, POSTINGS_FAR = 200, 50, 15
+"""Postings looked at: of the session's newest item, of those up to ``FAR`` places behind it, and of those further back,
+which say the least of what comes next and are the most in a long session."""
+FAR = 8
 PAIR_PRIOR = 3.0
 AROUND_PRIOR, AROUND_OF_ITEM = 5.0, 0.3
 AROUND_DOUBT = 0.3
@@ -52,7 +54,11 @@ _NEAR = np.exp(-0.5 * np.arange(RUN))
 
 def most_proposed(items: int) -> int:
     """How many items are proposed at most for a user with so many."""
-    return NEAREST * RUN + (POSTINGS_NEWEST + items * POSTINGS) * 2 * REACH
+    return NEAREST * RUN + _postings_most(items) * 2 * REACH
+
+
+def _postings_most(items: int) -> int:
+    return POSTINGS_NEWEST + min(items, FAR) * POSTINGS + max(items - FAR, 0) * POSTINGS_FAR
 
 
 def propose_of_sessions(
@@ -144,7 +150,7 @@ def _postings(own_items: Ints, user: int, owners: Ints, newest: Rows, earlier: R
     ends = np.empty(len(own_items), dtype=np.int64)
     many = 0
     for number in range(len(own_items)):
-        left = POSTINGS if number else POSTINGS_NEWEST
+        left = POSTINGS_NEWEST if number == 0 else POSTINGS if number <= FAR else POSTINGS_FAR
         place = np.int64(newest[own_items[number]])
         while place != NOWHERE and left:
             if owners[place // RUN] != user:

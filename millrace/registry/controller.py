@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.registry.journal import Journal
 from millrace.registry.reconcile import (
     FIRST_VERSION_REASON,

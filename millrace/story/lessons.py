@@ -182,7 +182,7 @@ def _refusal(outcome: Outcome, line: ServedLine) -> str:
 
 def _moves(before: Vector, line: ServedLine) -> tuple[Move, ...]:
     """Weights and the intercept only: they are of one unit (log-odds); means and variances are of the features'."""
-    names = weight_names(line.template.feature_names)
+    names = weight_names(line.template.columns)
     old, new = before[: len(names)], line.vector[: len(names)]
     order = np.argsort(-np.abs(new - old), kind="stable")
     return tuple(Move(names[at], float(old[at]), float(new[at])) for at in order if old[at] != new[at])

@@ -17,7 +17,8 @@ from millrace.experiments.arms import LATEST, ArmPlan, read_arm
 from millrace.experiments.assignment import Span, assign, takes_part
 from millrace.experiments.definition import shares
 from millrace.ranking.features import FEATURE_SCHEMA
-from millrace.ranking.model import RankingModel, UnusableModel, popularity_ranker
+from millrace.ranking.first import popularity_ranker
+from millrace.ranking.model import RankingModel, UnusableModel
 from millrace.registry.cache import ModelCache
 from millrace.registry.checkpoints import CheckpointCache
 from millrace.settings import KafkaSettings, StreamSettings

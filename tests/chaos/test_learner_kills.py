@@ -18,7 +18,7 @@ from millrace.learning.parameters import to_vector
 from millrace.learning.state import LearnerState, fresh
 from millrace.learning.updates import Lines
 from millrace.ranking.features import FEATURE_SCHEMA
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.settings import KafkaSettings
 from millrace.stream import logs
 from millrace.stream.clients import consumer_config

@@ -16,7 +16,7 @@ from millrace.learning.parameters import to_vector
 from millrace.learning.state import LearnerState, fresh
 from millrace.learning.updates import Lines
 from millrace.ranking.features import FEATURE_SCHEMA
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.settings import KafkaSettings, StreamSettings
 from millrace.stream.codec import encode
 from millrace.stream.reader import TopicReader

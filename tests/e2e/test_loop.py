@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from millrace.client import Recommendation
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.settings import KafkaSettings, StreamSettings
 from millrace.stream.reader import TopicReader
 from millrace.topics import IMPRESSIONS

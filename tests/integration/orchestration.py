@@ -11,7 +11,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.registry.asking import ask, promote, roll_back
 from millrace.registry.registry import Registry
 from millrace.registry.view import CHAMPION

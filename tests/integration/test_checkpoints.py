@@ -23,7 +23,7 @@ from millrace.learning.parameters import to_vector
 from millrace.learning.state import STATE_FILE, LearnerState, fresh
 from millrace.learning.updates import Lines
 from millrace.ranking.features import FEATURE_SCHEMA
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.registry.journal import read_ledger
 from millrace.registry.ledger import Ledger
 from millrace.settings import KafkaSettings, MlflowSettings, StreamSettings

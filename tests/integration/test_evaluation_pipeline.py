@@ -29,7 +29,7 @@ from millrace.events.asking import AskingPublisher
 from millrace.events.build import RequestFields
 from millrace.learning.learner import OnlineRanker
 from millrace.ranking.circumstances import circumstances
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.settings import DAY_MS, SECOND_MS, KafkaSettings, Settings
 from millrace.stream.admin import apply_topics
 from millrace.topics import IMPRESSIONS

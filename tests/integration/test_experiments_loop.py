@@ -15,7 +15,7 @@ from benchmarks.seed import item_states, now_ms, promote_first_ranker, publish, 
 from millrace.client import EventProducer
 from millrace.experiments.asking import ask_tracker, read_experiments, recount
 from millrace.experiments.periods import period_differences
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.registry.asking import new_command
 from millrace.settings import KafkaSettings, StreamSettings
 from millrace.topics import IMPRESSIONS, MODEL_EVENTS, OUTCOMES

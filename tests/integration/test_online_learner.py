@@ -17,8 +17,8 @@ from millrace.learning.learner import OnlineRanker
 from millrace.learning.parameters import apply, to_vector
 from millrace.learning.state import LearnerState, fresh
 from millrace.learning.updates import Lines
-from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
-from millrace.ranking.model import first_ranker
+from millrace.ranking.features import FEATURE_SCHEMA
+from millrace.ranking.first import first_ranker
 from millrace.registry.asking import trigger_update
 from millrace.settings import KafkaSettings, StreamSettings
 from millrace.stream.codec import encode
@@ -103,7 +103,7 @@ def test_it_learns_publishes_and_refuses(
     fields = sorted(headers_of(dead)["dlq.field"].decode() for dead in read_all(kafka, OUTCOMES.dlq))
     assert fields == ["impression.feature_schema", "slots[0].slot.features[0]", "slots[1].slot.features"]
     figures = get(learner, "online_learner", "/metrics")[1]
-    assert f'millrace_learner_parameters{{model="{model}"}} {3 * len(FEATURE_NAMES) + 2}.0' in figures
+    assert f'millrace_learner_parameters{{model="{model}"}} {3 * len(first_ranker().columns) + 2}.0' in figures
     assert get(learner, "online_learner", "/readyz")[0] == 200
     assert learner.terminate() == 0, learner.output()
     # It leaves a state behind that includes everything.

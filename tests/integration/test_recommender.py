@@ -22,7 +22,7 @@ from benchmarks import seed
 from deploy.embedded.member import stop
 from millrace.features.user_state import user_key
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.settings import KafkaSettings
 from millrace.stream.reader import TopicReader
 from millrace.topics import IMPRESSIONS

@@ -26,7 +26,7 @@ from millrace.experiments.definition import shares
 from millrace.experiments.life import obey
 from millrace.features.user_state import user_key
 from millrace.learning.state import fresh
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.registry.checkpoints import CheckpointCache
 from millrace.registry.ledger import fold
 from millrace.settings import KafkaSettings

@@ -24,7 +24,7 @@ from deploy.embedded.member import running
 from deploy.embedded.ports import free_port
 from deploy.embedded.redis import Redis
 from millrace.features.user_state import user_key
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.registry.cache import default_directory
 from millrace.settings import KafkaSettings, StackSettings
 from millrace.stream.admin import apply_topics

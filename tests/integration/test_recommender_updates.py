@@ -16,7 +16,8 @@ from benchmarks.seed import item_states, promote_first_ranker, publish_items, wr
 from millrace.learning.parameters import changed, to_vector
 from millrace.learning.state import fresh
 from millrace.learning.updates import snapshot_records
-from millrace.ranking.model import RankingModel, first_ranker
+from millrace.ranking.first import first_ranker
+from millrace.ranking.model import RankingModel
 from millrace.settings import KafkaSettings
 from millrace.stream import logs
 from millrace.stream.clients import producer_config

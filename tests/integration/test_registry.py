@@ -13,7 +13,8 @@ import pytest
 
 from millrace.errors import InfrastructureError, MillraceError
 from millrace.learning.state import STATE_FILE, fresh
-from millrace.ranking.model import RankingModel, UnusableModel, first_ranker
+from millrace.ranking.first import first_ranker
+from millrace.ranking.model import RankingModel, UnusableModel
 from millrace.registry.cache import ModelCache
 from millrace.registry.checkpoint_runs import CHECKPOINT_TAG, CheckpointRuns
 from millrace.registry.registry import SCHEMA_TAG, Registry

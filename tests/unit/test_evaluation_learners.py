@@ -14,8 +14,10 @@ from millrace.evaluation.intervals import block_bootstrap
 from millrace.evaluation.learner_ablation import hits_and_reciprocals
 from millrace.evaluation.learners import Learner, Listwise, Pairwise, Platt, Pointwise
 from millrace.evaluation.questions import Question
+from millrace.ranking.corpus import Corpus
 from millrace.ranking.features import FEATURE_NAMES, SIGNALS, Candidates, FloatMatrix
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
+from millrace.settings import FeatureSettings, RecommenderSettings
 
 D = len(FEATURE_NAMES)
 TRUTH = np.random.default_rng(7).normal(0, 1, D)
@@ -44,21 +46,24 @@ def test_every_way_learns_what_is_clicked(make: type[Pointwise]) -> None:
 
 def test_pairwise_is_the_logistic_regression_of_river_on_differences() -> None:
     learner = Pairwise(first_ranker(), 0.05)
-    scaler: Any = first_ranker().to_river()["StandardScaler"]
-    weights = dict(zip(FEATURE_NAMES, first_ranker().weights.tolist(), strict=True))
+    model = first_ranker()
+    scaler: Any = model.to_river()["StandardScaler"]
+    weights = dict(zip(model.columns, model.weights.tolist(), strict=True))
     river: Any = linear_model.LogisticRegression(optimizer=optim.AdaGrad(0.05), intercept_lr=0.0)
     river._weights.update(weights)
     for example in examples(50):
         learner.learn(example)
-        rows = [dict(zip(FEATURE_NAMES, row, strict=True)) for row in example.tolist()]
+        rows = [dict(zip(model.columns, row, strict=True)) for row in model.expand(example).tolist()]
         for row in rows:
             scaler.learn_one(row)
         clicked, *others = (scaler.transform_one(row) for row in rows)
         for other in others:
-            river.learn_one({name: clicked[name] - other[name] for name in FEATURE_NAMES}, True)
+            river.learn_one({name: clicked[name] - other[name] for name in model.columns}, True)
     for probe in examples(20, seed=3):
-        standardised = [scaler.transform_one(dict(zip(FEATURE_NAMES, row, strict=True))) for row in probe.tolist()]
-        theirs = [sum(river.weights[name] * one[name] for name in FEATURE_NAMES) for one in standardised]
+        columns = [dict(zip(model.columns, row, strict=True)) for row in model.expand(probe).tolist()]
+        theirs = [
+            sum(river.weights[name] * value for name, value in scaler.transform_one(one).items()) for one in columns
+        ]
         assert learner.scores(probe) == pytest.approx(theirs, rel=1e-9, abs=1e-9)
 
 
@@ -74,10 +79,15 @@ def test_listwise_follows_the_gradient_of_its_loss() -> None:
         scores = standardised @ weights
         return float(np.log(np.exp(scores - scores[0]).sum()))
 
-    gradient = [(loss(before + step * one) - loss(before - step * one)) / (2 * step) for one in np.eye(D)]
+    gradient = np.array(
+        [(loss(before + step * one) - loss(before - step * one)) / (2 * step) for one in np.eye(len(before))]
+    )
+    # Hinges that are as good as flat over the example have no slope that could be told from rounding.
+    steep = np.abs(gradient) > 1e-6
+    assert np.count_nonzero(steep) > D
     fresh = Listwise(first_ranker(), 0.05)
     fresh.learn(example)
-    assert np.sign(before - fresh._weights).tolist() == np.sign(gradient).tolist()
+    assert (np.sign(before - fresh._weights) == np.sign(gradient))[steep].all()
     assert fresh._squared == pytest.approx(np.square(gradient), rel=1e-4, abs=1e-9)
 
 
@@ -111,10 +121,11 @@ def test_calibration_by_hand() -> None:
 
 def test_ties_count_against_us() -> None:
     candidates = Candidates(np.array([3, 5, 9], dtype=np.int32), np.zeros(3, dtype=np.int64), np.zeros((SIGNALS, 3)))
-    question = Question(candidates, np.zeros((3, D), dtype=np.float32), target=5)
+    features, nothing = np.zeros((3, D), dtype=np.float32), Corpus.empty(FeatureSettings(), RecommenderSettings())
+    question = Question(candidates, features, 5, 0, nothing)
     assert question.rank(np.array([0.1, 0.5, 0.5])) == 2
     assert question.rank(np.array([0.1, 0.9, 0.5])) == 1
-    assert Question(candidates, question.features, target=7).rank(np.array([0.1, 0.9, 0.5])) == 0
+    assert Question(candidates, features, 7, 0, nothing).rank(np.array([0.1, 0.9, 0.5])) == 0
 
 
 def test_hits_and_reciprocals_by_hand() -> None:

@@ -12,7 +12,7 @@ from millrace.evaluation.prequential import Answer, Prequential
 from millrace.evaluation.protocols import protocol
 from millrace.evaluation.questions import MISS
 from millrace.evaluation.stream import EventStream, Happened, checksum
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.settings import Settings
 from tests.evaluation_support import stream
 

@@ -20,7 +20,8 @@ from millrace.learning.parameters import apply, changed, from_vector, to_vector,
 from millrace.learning.state import LearnerState, fresh
 from millrace.learning.updates import CHUNK_BYTES, Lines, SnapshotAssembler, snapshot_records
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA, FloatMatrix
-from millrace.ranking.model import UnusableModel, first_ranker
+from millrace.ranking.first import first_ranker
+from millrace.ranking.model import UnusableModel
 from millrace.settings import LearnerSettings
 from millrace.v1.common_pb2 import Position, SparseValues
 from millrace.v1.model_pb2 import ModelUpdate, ParameterUpdate
@@ -42,7 +43,9 @@ def test_it_learns_what_the_world_is_like() -> None:
     losses = [ranker.learn(rows, labels) / len(rows) for rows, labels in slots]
     assert np.mean(losses[-500:]) < 0.6 < np.mean(losses[:100])
     model = ranker.model()
-    assert np.corrcoef(model.weights / np.sqrt(model.variances), truth(7))[0, 1] > 0.75
+    chances = model.score(np.concatenate((np.eye(D), -np.eye(D))).astype(np.float32)).astype(np.float64)
+    odds = np.log(chances) - np.log1p(-chances)
+    assert np.corrcoef(odds[:D] - odds[D:], truth(7))[0, 1] > 0.75
     assert ranker.examples == 10_000
     assert model.observations == 11_000
 
@@ -67,12 +70,13 @@ def test_stops_and_buffers_change_nothing(cuts: list[int]) -> None:
 def test_it_learns_and_scores_as_rivers_pipeline(scale: float) -> None:
     """Also where predictions are as good as certain, and for a feature that never varies."""
     rows = [[0.0, *(scale * float(value) for value in row[1:])] for row in ROWS]
-    model = replace(first_ranker(), variances=first_ranker().variances * (np.arange(D) > 0))
+    model = first_ranker()
+    model = replace(model, variances=model.variances * (np.arange(len(model.columns)) > 0))
     ranker = OnlineRanker(fresh(model, "1", "reign", epoch=1))
     loss = ranker.learn(rows, LABELS)
     pipeline, theirs = model.to_river(), 0.0
     for row, label in zip(rows, LABELS, strict=True):
-        x = dict(zip(FEATURE_NAMES, row, strict=True))
+        x = pipeline["Terms"].transform_one(dict(zip(FEATURE_NAMES, row, strict=True)))
         pipeline["StandardScaler"].learn_one(x)
         z = pipeline["StandardScaler"].transform_one(x)
         theirs -= math.log(max(pipeline["LogisticRegression"].predict_proba_one(z)[label], 1e-12))
@@ -84,7 +88,7 @@ def test_it_learns_and_scores_as_rivers_pipeline(scale: float) -> None:
         (state.model.weights, regression.weights),
         (state.squared_gradients, regression.optimizer.g2),
     ):
-        np.testing.assert_allclose(ours, [by_name[name] for name in FEATURE_NAMES], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(ours, [by_name[name] for name in model.columns], rtol=1e-9, atol=1e-12)
     assert (state.model.intercept, loss) == pytest.approx((regression.intercept, theirs), rel=1e-9)
     scores = [pipeline.predict_proba_one(dict(zip(FEATURE_NAMES, row, strict=True)))[True] for row in rows[:100]]
     np.testing.assert_allclose(ranker.model().score(np.array(rows[:100], dtype=np.float32)), scores, atol=1e-6)
@@ -149,11 +153,11 @@ def test_an_answer_that_failed_teaches_nothing_and_is_no_bad_outcome() -> None:
 def test_updates_carry_what_changed() -> None:
     model = first_ranker()
     before = to_vector(model)
-    assert len(before) == vector_size(D)
-    after = before.copy()
-    after[[2, D]] = 0.25, -3.0
+    assert len(before) == vector_size(len(model.columns))
+    after, intercept = before.copy(), len(model.columns)
+    after[[2, intercept]] = 0.25, -3.0
     values = changed(before, after)
-    assert list(values.indices) == [2, D]
+    assert list(values.indices) == [2, intercept]
     assert from_vector(model, apply(before, values)).intercept == -3.0
     assert (to_vector(from_vector(model, before)) == before).all()
     with pytest.raises(InvalidField):

@@ -11,8 +11,7 @@ from millrace.learning.parameters import to_vector
 from millrace.learning.serving import LINES_MAX, ServedLines, Taken
 from millrace.learning.state import LearnerState, fresh
 from millrace.learning.updates import snapshot_records
-from millrace.ranking.features import FEATURE_NAMES
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.v1.common_pb2 import SparseValues
 from millrace.v1.model_pb2 import ModelUpdate, ParameterUpdate
 
@@ -93,7 +92,11 @@ def test_reigns_do_not_mix() -> None:
 
 
 def test_what_cannot_be_served_is_refused_and_a_snapshot_mends_it() -> None:
-    for bad in (update(1, math.nan), update(1, 1.0, index=10_000), update(1, -1.0, index=2 * len(FEATURE_NAMES) + 7)):
+    for bad in (
+        update(1, math.nan),
+        update(1, 1.0, index=10_000),
+        update(1, -1.0, index=2 * len(first_ranker().columns) + 7),
+    ):
         served = lines(state())
         line = served.of("reign")
         assert line is not None

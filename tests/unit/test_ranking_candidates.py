@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate, own_scores
+from millrace.ranking.candidates import CandidateLimits, CandidateRequest, generate
 from millrace.ranking.context_counts import ContextCounts
 from millrace.ranking.corpus import Corpus
 from millrace.ranking.features import Candidates, HalfLives, UserActivity
+from millrace.ranking.first import first_ranker
+from millrace.ranking.first_stage import first_scores
 from millrace.ranking.item_table import ItemTable
-from millrace.ranking.model import first_ranker
 from millrace.ranking.popular import PopularItems
 from millrace.ranking.rank import rank
 from millrace.ranking.session_index import SessionIndex
@@ -67,9 +69,9 @@ class Shop:
         self.corpus.popular.refresh()
 
     def generate(self, request: CandidateRequest) -> dict[str, int]:
-        """Item -> bits of its sources, in the order of their own scores."""
+        """Item -> bits of its sources, in the order of the first stage."""
         found = self.candidates(request)
-        found = found.take(np.argsort(-own_scores(found, self.corpus), kind="stable"))
+        found = found.take(np.argsort(-first_scores(found, self.table, request.now_ms), kind="stable"))
         names = [self.table.id_of(row) for row in found.rows.tolist()]
         return dict(zip(names, found.sources.tolist(), strict=True))
 
@@ -161,13 +163,16 @@ def test_without_repeats_known_items_are_left_out() -> None:
     assert not {"a", "b"} & SHOP.generate(request).keys()
 
 
-def test_a_restriction_is_ranked_whole_and_nothing_else() -> None:
-    limits = CandidateLimits(candidates_max=1, context_items=2, session_items=3, trending_items=0, fresh_items=0)
+def test_nothing_but_a_restriction_is_ranked() -> None:
+    limits = CandidateLimits(candidates_max=10, context_items=2, session_items=3, trending_items=0, fresh_items=0)
     shop = Shop(*(item(f"i{number}", number) for number in range(20)), limits=limits)
     wanted = [f"i{number}" for number in range(5, 15)]
     found = shop.generate(CandidateRequest(k=2, restricted_to=[*wanted, "never heard of"]))
     assert list(found) == wanted[::-1]
     assert set(found.values()) == {REQUESTED}
+    shop.limits = replace(limits, candidates_max=1)
+    most = shop.generate(CandidateRequest(k=2, restricted_to=wanted))
+    assert list(most) == wanted[:-3:-1], "of many, the best of the first stage"
     assert shop.generate(CandidateRequest(k=2, restricted_to=wanted, blocked=wanted)) == {}
     assert shop.generate(CandidateRequest(k=2, restricted_to=["never heard of"])) == {}
 
@@ -181,7 +186,7 @@ def test_trending_fills_up_to_k() -> None:
     ]
 
 
-def test_the_limit_keeps_the_most_probable_and_the_users_own_and_new_ones() -> None:
+def test_the_first_stage_keeps_the_most_probable_and_new_ones() -> None:
     limits = CandidateLimits(candidates_max=4, context_items=5, session_items=3, trending_items=10, fresh_items=1)
     shop = Shop(
         item("a", 0.001, n1=5.0, n2=4.0, n3=3.0),
@@ -190,7 +195,7 @@ def test_the_limit_keeps_the_most_probable_and_the_users_own_and_new_ones() -> N
         item("fresh", available=True),
         limits=limits,
     )
-    assert list(shop.generate(CandidateRequest(k=3, recent=clicks("a")))) == ["n1", "n2", "a", "fresh"]
+    assert list(shop.generate(CandidateRequest(k=3, recent=clicks("a")))) == ["n1", "n2", "n3", "fresh"]
     assert len(shop.generate(CandidateRequest(k=9, recent=clicks("a")))) == 9, "never fewer than asked for"
 
 

@@ -21,7 +21,7 @@ from millrace.ranking.features import (
     UserActivity,
     item_row,
 )
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.settings import DAY_MS, HOUR_MS, MINUTE_MS
 from millrace.v1.common_pb2 import DecayedSum, InteractionCounts
 from millrace.v1.impression_pb2 import CandidateSource

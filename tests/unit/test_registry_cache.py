@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from millrace.errors import InfrastructureError, InvalidField
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.registry.cache import ModelCache, default_directory
 from millrace.settings import MlflowSettings
 

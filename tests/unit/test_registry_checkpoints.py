@@ -9,7 +9,7 @@ import pytest
 
 from millrace.errors import InfrastructureError, InvalidField
 from millrace.learning.state import STATE_FILE, LearnerState, fresh
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.registry.checkpoints import CheckpointCache
 from millrace.settings import MlflowSettings
 from millrace.v1.model_pb2 import ModelEvent

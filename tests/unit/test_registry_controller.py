@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from millrace.errors import InfrastructureError
-from millrace.ranking.model import RankingModel, first_ranker
+from millrace.ranking.first import first_ranker
+from millrace.ranking.model import RankingModel
 from millrace.registry.asking import promote, roll_back
 from millrace.registry.controller import Controller
 from millrace.registry.journal import Journal

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from millrace.ranking.features import FEATURE_NAMES
+from millrace.ranking.first import first_ranker
 from millrace.story.entry import Entry
 from millrace.story.lessons import Learned, Lesson, Lessons
 from millrace.v1.model_pb2 import ModelUpdate
@@ -48,7 +48,7 @@ def test_the_first_update_that_includes_it_and_what_it_moved(made: list[Outcome]
     assert (lesson.update.epoch, lesson.update.sequence) == (1, 2)
     assert (lesson.delay_ms, lesson.slots) == (120, 10)
     assert lesson.moves is not None
-    names = (*FEATURE_NAMES, "intercept")
+    names = (*first_ranker().columns, "intercept")
     assert {move.parameter for move in lesson.moves} == set(names)
     for move in lesson.moves:
         at = names.index(move.parameter)

@@ -179,7 +179,7 @@ class OnlineLearner:
         self._state = ranker.state(0, self._learned(), self._topic_id)
         self._updates.write(self._snapshot(time.monotonic()))
         self._checkpointer.begin(time.monotonic())
-        size = vector_size(len(state.model.feature_names))
+        size = vector_size(len(state.model.columns))
         metrics.PARAMETERS.labels(self._model_name).set(size)
         metrics.PARAMETERS_MAX.labels(self._model_name).set(size)
         self._show()
