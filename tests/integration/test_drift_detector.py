@@ -13,7 +13,7 @@ from benchmarks.seed import publish
 from millrace.drift.correction import Dial
 from millrace.drift.storing import REFERENCE_FILE
 from millrace.drift.watch import Watch
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.registry.cache import default_directory
 from millrace.settings import HOUR_MS, MINUTE_MS, KafkaSettings, StreamSettings
 from millrace.stream.codec import encode

@@ -16,7 +16,7 @@ from millrace.drift.signals import INPUT, PERFORMANCE, PREDICTION, Signals
 from millrace.drift.storing import REFERENCE_FILE, ModelReference, UnusableReference
 from millrace.drift.watch import Watch, outcomes_per_day
 from millrace.ranking.features import FEATURE_NAMES
-from millrace.ranking.model import first_ranker
+from millrace.ranking.first import first_ranker
 from millrace.settings import HOUR_MS, MINUTE_MS, DriftSettings
 from millrace.v1.detector_pb2 import WatchedRest
 from millrace.v1.drift_pb2 import DriftSignal

@@ -19,7 +19,8 @@ from millrace.learning.learner import OnlineRanker
 from millrace.learning.parameters import to_vector
 from millrace.learning.state import STATE_FILE, fresh
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
-from millrace.ranking.model import UnusableModel, first_ranker, popularity_ranker
+from millrace.ranking.first import first_ranker, popularity_ranker
+from millrace.ranking.model import UnusableModel
 from millrace.ranking.rank import RankedItems, rank
 from millrace.registry.gates import GATES_TAG, Gate, against_serving, figures, gate_tags
 from millrace.registry.versions import first_state
@@ -254,7 +255,7 @@ def test_a_version_brings_the_optimizers_state_or_none(tmp_path: Path) -> None:
     model.save(tmp_path)
     assert not first_state(tmp_path, "2", "reign").squared_gradients.any()
     state = fresh(model, "", "", 7)
-    state = replace(state, squared_gradients=np.full(D, 3.0), learned={0: 5}, examples=9, topic_id="t")
+    state = replace(state, squared_gradients=np.full_like(model.weights, 3.0), learned={0: 5}, examples=9, topic_id="t")
     (tmp_path / STATE_FILE).write_bytes(state.to_bytes())
     found = first_state(tmp_path, "2", "reign")
     assert (found.squared_gradients == 3.0).all()

@@ -56,9 +56,8 @@ class Watched:
         dial = Dial(settings.false_alarms_per_day, DAY_MS / settings.check_interval_ms)
         self.watch = Watch(reference, dial, settle_ms)
         self.taking = Taking(self.watch, settings.sample)
-        weights = dict(zip(model.feature_names, model.weights.tolist(), strict=True))
         self.signals = Signals(
-            settings.model_name, reign.model_version, reign.event_id, weights, settings.false_alarms_per_day
+            settings.model_name, reign.model_version, reign.event_id, _weights(model), settings.false_alarms_per_day
         )
         # Nothing was counted while the reign's version had no reference.
         if stored.rest is not None and stored.rest.labels:
@@ -95,6 +94,15 @@ class Watched:
             names = [each.name for each in signal.evidence]
             log.warning("values moved" if signal.holds else "values are back", channel=signal.channel, features=names)
         return said
+
+
+def _weights(model: RankingModel) -> dict[str, float]:
+    """Of each feature, the largest weight of the columns that are made of it: 0 only if it is not used at all."""
+    found = dict(zip(model.columns, model.weights.tolist(), strict=True))
+    for term in model.terms:
+        for feature in term.features:
+            found[feature] = max(found[feature], found[term.name], key=abs)
+    return {feature: found[feature] for feature in model.feature_names}
 
 
 def _reference(folder: Path, version: str) -> ModelReference:

@@ -11,7 +11,8 @@ from millrace.errors import MillraceError
 from millrace.learning.learner import OnlineRanker
 from millrace.learning.state import STATE_FILE, LearnerState
 from millrace.ranking.features import FEATURE_SCHEMA, Feature
-from millrace.ranking.model import UnusableModel, first_ranker
+from millrace.ranking.first import first_ranker
+from millrace.ranking.model import UnusableModel
 from millrace.registry.checkpoint_runs import CheckpointRuns
 from millrace.registry.ledger import Ledger
 from millrace.registry.registry import Registry

@@ -25,7 +25,8 @@ from millrace.errors import MillraceError
 from millrace.evaluation import plots
 from millrace.learning.state import STATE_FILE, LearnerState
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
-from millrace.ranking.model import RankingModel, first_ranker
+from millrace.ranking.first import first_ranker
+from millrace.ranking.model import RankingModel
 from millrace.registry.code_version import code_version
 from millrace.registry.gates import Gate, gate_tags
 from millrace.registry.journal import read_ledger
