@@ -331,6 +331,52 @@ class GatewaySettings(_Group):
     drain_timeout_ms: Positive = Field(10_000, description="Longest time to finish after SIGTERM, milliseconds.")
 
 
+class DriftSettings(_Group):
+    """The drift detector."""
+
+    model_config = SettingsConfigDict(env_prefix="DRIFT_", extra="ignore", frozen=True)
+
+    model_name: str = Field("ranker", description="Registered model whose champion is watched.")
+    check_interval_ms: Positive = Field(
+        HOUR_MS, description="Time between two looks at features and scores, milliseconds; labels are always watched."
+    )
+    false_alarms_per_day: Annotated[float, Field(gt=0, lt=1)] = Field(
+        1 / 16_000, description="The dial: expected false alarms of each feature or measure in a day."
+    )
+    sample: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, description="Share of the answers whose features are counted; labels are all counted."
+    )
+    commit_interval_ms: Positive = Field(
+        5_000, description="Time between two transactions of the detector, milliseconds; signals come in them."
+    )
+
+
+class TrainingSettings(_Group):
+    """The training job, and the gates that its version has to pass."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_TRAINING_", extra="ignore", frozen=True)
+
+    window_ms: Positive = Field(28 * DAY_MS, description="Outcomes of this time are learned, milliseconds.")
+    newest_share: Annotated[float, Field(gt=0, le=0.4)] = Field(
+        0.2, description="Share of the slots that a version is measured on, and as many before them choose how to fit."
+    )
+    passes_max: Annotated[int, Field(ge=1, le=10)] = Field(2, description="Most times that slots are learned.")
+    outcomes_min: Positive = Field(1_000, description="Least number of outcomes; with fewer the job fails.")
+    # 163 bytes each.
+    slots_max: Positive = Field(20_000_000, description="Most slots of a window: so many fit on the disk.")
+    refused_max: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01, description="Share of the outcomes that may break a rule; with more of them the job fails."
+    )
+    examples_min: Positive = Field(10_000, description="Gate: least number of seen slots in the window.")
+    clicks_min: Positive = Field(200, description="Gate: least number of clicks among them.")
+    gain_min: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Gate: log loss that a version must surely save against the champion, nats for each slot."
+    )
+    segment_examples_min: Positive = Field(
+        2_000, description="Gate: segments with fewer of the newest slots do not count."
+    )
+
+
 class RecommenderClientSettings(_Group):
     """Where clients find the recommender."""
 
@@ -372,6 +418,8 @@ class Settings:
         "experiments": ExperimentSettings,
         "orchestrator": OrchestratorSettings,
         "gateway": GatewaySettings,
+        "training": TrainingSettings,
+        "drift": DriftSettings,
         "client": RecommenderClientSettings,
         "stack": StackSettings,
     }
@@ -389,6 +437,8 @@ class Settings:
         self.experiments = ExperimentSettings()
         self.orchestrator = OrchestratorSettings()
         self.gateway = GatewaySettings()
+        self.training = TrainingSettings()
+        self.drift = DriftSettings()
         self.client = RecommenderClientSettings()
         self.stack = StackSettings()
 

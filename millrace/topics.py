@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from millrace.settings import DAY_MS, HOUR_MS, KafkaSettings
 from millrace.v1.command_pb2 import Command
+from millrace.v1.detector_pb2 import DetectorState
 from millrace.v1.drift_pb2 import DriftSignal
 from millrace.v1.experiment_pb2 import Experiment
 from millrace.v1.impression_pb2 import Impression
@@ -117,6 +118,14 @@ EXPERIMENT_TRACKER_CHANGELOG = Topic(
         "delete.retention.ms": "600000",
     },
 )
+DRIFT_DETECTOR_CHANGELOG = Topic(
+    "drift-detector-changelog",
+    DetectorState,
+    "part of the detector's state",
+    cleanup="compact",
+    # As the records of experiments: written every few seconds.
+    config={"segment.bytes": str(16 * 1024 * 1024), "min.cleanable.dirty.ratio": "0.2"},
+)
 
 ALL: tuple[Topic, ...] = (
     INTERACTIONS,
@@ -131,5 +140,6 @@ ALL: tuple[Topic, ...] = (
     COMMANDS,
     EXPERIMENTS,
     EXPERIMENT_TRACKER_CHANGELOG,
+    DRIFT_DETECTOR_CHANGELOG,
 )
 BY_NAME: Mapping[str, Topic] = {topic.name: topic for topic in ALL}

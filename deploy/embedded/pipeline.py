@@ -25,6 +25,7 @@ PROCESSES: Mapping[str, str] = {
     "outcome_joiner": "workers.outcome_joiner",
     "online_learner": "workers.online_learner",
     "experiment_tracker": "workers.experiment_tracker",
+    "drift_detector": "workers.drift_detector",
     "retrain_orchestrator": "workers.retrain_orchestrator",
     "recommender": "services.recommender",
     "gateway": "services.gateway",

@@ -213,8 +213,10 @@ def _print_versions(ledger: Ledger, view: RegistryView | None) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("version", "registered", "", "reason", *(("aliases",) if view else ())):
         table.add_column(heading)
-    for version, event in ledger.versions.items():
-        cells = [version, _time(event.at_ms), "champion" if version == ledger.champion else "", event.reason]
+    known = ledger.versions | ledger.refused
+    for version, event in sorted(known.items(), key=lambda one: int(one[0])):
+        state = "champion" if version == ledger.champion else "failed a gate" if version in ledger.refused else ""
+        cells = [version, _time(event.at_ms), state, event.reason]
         if view is not None:
             cells.append(", ".join(alias for alias, target in view.aliases.items() if target == version))
         table.add_row(*cells)

@@ -147,9 +147,9 @@ def _check_versions(definition: ExperimentDefinition, ledgers: Mapping[str, Ledg
     versions = dict.fromkeys((*ledger.versions, *ledger.former, ledger.champion))
     for arm in definition.arms:
         if arm.model_version and arm.model_version not in versions:
-            raise InvalidField(
-                f"arms[{arm.name}].model_version", f"{arm.model_version!r} is unknown", ", ".join(versions)
-            )
+            failed = arm.model_version in ledger.refused
+            problem = ledger.unknown(arm.model_version) if failed else f"{arm.model_version!r} is unknown"
+            raise InvalidField(f"arms[{arm.name}].model_version", problem, ", ".join(versions))
         checkpoint = arm.settings.get("checkpoint", "")
         if checkpoint not in ("", LATEST) and checkpoint not in ledger.checkpoints:
             kept = ", ".join(reversed(ledger.checkpoints)) or "none yet"

@@ -53,4 +53,8 @@ def ledger_as_dict(ledger: Ledger) -> dict[str, object]:
             }
             for version, event in ledger.versions.items()
         ],
+        "failed_a_gate": [
+            {"version": version, "at_ms": event.at_ms, "reason": event.reason, "figures": dict(event.figures)}
+            for version, event in ledger.refused.items()
+        ],
     }

@@ -29,6 +29,9 @@ class Ledger:
     former
         Champions that a rollback can return to, the latest last. A promotion adds the champion that it
         replaces; a rollback takes its target off, so that the next one goes further back.
+    refused
+        REJECTED event of each version that failed a gate: it never stands among ``versions``, so that nobody can
+        promote it or give it traffic.
     settled
         Command id -> the event that accepted or refused it.
     checkpoints
@@ -39,6 +42,7 @@ class Ledger:
     versions: dict[str, ModelEvent] = field(default_factory=dict)
     reign: ModelEvent | None = None
     former: tuple[str, ...] = ()
+    refused: dict[str, ModelEvent] = field(default_factory=dict)
     settled: dict[str, ModelEvent] = field(default_factory=dict)
     checkpoints: dict[str, ModelEvent] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
@@ -65,9 +69,18 @@ class Ledger:
             self.settled.setdefault(event.command_id, event)
         if kind == ModelEventType.MODEL_EVENT_TYPE_REGISTERED:
             self.versions.setdefault(event.model_version, event)
+        elif kind == ModelEventType.MODEL_EVENT_TYPE_REJECTED and event.model_version not in self.versions:
+            self.refused.setdefault(event.model_version, event)
         elif kind in _REIGNS:
             self.former = self._former_after(event)
             self.reign = event
+
+    def unknown(self, version: str) -> str:
+        """Why a version is not among ``versions``, for people."""
+        if version in self.refused:
+            return f"version {version} of model {self.model_name!r} failed a gate: {self.refused[version].reason}"
+        known = ", ".join(self.versions) or "none yet"
+        return f"model {self.model_name!r} has no version {version!r} (versions: {known})"
 
     def _keep(self, event: ModelEvent) -> None:
         """The learner's, many: they change neither versions nor champion, and old ones are forgotten.

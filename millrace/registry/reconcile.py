@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from millrace.errors import MillraceError
 from millrace.registry.experiments import open_event
+from millrace.registry.gates import GATES_TAG, REASON_TAG, against_serving, figures
 from millrace.registry.ledger import CHECKPOINTS_KEPT, Ledger
 from millrace.registry.view import CHAMPION, RegistryView
 from millrace.v1.command_pb2 import Command, PromoteCommand, RollBackCommand
@@ -88,6 +89,8 @@ def next_step(
         if command.command_id not in ledger.settled and concerns(command, ledger.model_name):
             return Append(decide(ledger, command, now_ms))
     event = open_event(ledger, experiments, now_ms, cool_down_ms)
+    if event is None and view is not None:
+        event = _trained(ledger, view, now_ms)
     if event is not None:
         return Append(event)
     if view is not None and view.aliases.get(CHAMPION) != ledger.champion:
@@ -157,6 +160,29 @@ def _first_version(ledger: Ledger, view: RegistryView, now_ms: int) -> Step:
     )
 
 
+def _trained(ledger: Ledger, view: RegistryView, now_ms: int) -> ModelEvent | None:
+    """What is said of a version that a training job made, by the gates' verdict in its tags; None if all is said."""
+    for made in view.versions:
+        event_id = step_id(ledger.model_name, f"trained/{made.version}")
+        if GATES_TAG not in made.tags or made.version in ledger.versions or ledger.took(event_id):
+            continue
+        problem = against_serving(made.tags)
+        kind = ModelEventType.MODEL_EVENT_TYPE_REJECTED if problem else ModelEventType.MODEL_EVENT_TYPE_REGISTERED
+        return ModelEvent(
+            event_id=event_id,
+            model_name=ledger.model_name,
+            model_version=made.version,
+            type=kind,
+            at_ms=now_ms,
+            reason=problem or made.tags.get(REASON_TAG, "trained"),
+            artifact_uri=made.artifact_uri,
+            run_id=made.run_id,
+            sha256=bytes.fromhex(made.sha256),
+            figures=figures(made.tags),
+        )
+    return None
+
+
 def _first_promotion(ledger: Ledger, now_ms: int) -> ModelEvent:
     registered = next(iter(ledger.versions.values()))
     return ModelEvent(
@@ -179,7 +205,7 @@ def _reason(command: Command) -> str:
 
 def _against_promotion(ledger: Ledger, promote: PromoteCommand) -> str:
     if promote.model_version not in ledger.versions:
-        return _unknown(ledger, promote.model_version)
+        return ledger.unknown(promote.model_version)
     if promote.model_version == ledger.champion:
         return f"version {promote.model_version} is the champion already"
     return ""
@@ -201,7 +227,7 @@ def _against_rollback(ledger: Ledger, roll_back: RollBackCommand, target: str) -
     if not target:
         return "there is no earlier champion to roll back to"
     if target not in ledger.versions:
-        return _unknown(ledger, target)
+        return ledger.unknown(target)
     if target == ledger.champion:
         return f"version {target} is the champion already"
     if target not in ledger.former:
@@ -216,12 +242,7 @@ def _against_checkpoint(ledger: Ledger, checkpoint_id: str, target: str) -> str:
         kept = ", ".join(reversed(ledger.checkpoints)) or "none yet"
         return f"model {ledger.model_name!r} has no checkpoint {checkpoint_id!r} (the last {CHECKPOINTS_KEPT}: {kept})"
     if target not in ledger.versions:
-        return _unknown(ledger, target)
+        return ledger.unknown(target)
     if target != checkpoint.model_version:
         return f"checkpoint {checkpoint_id!r} is one of version {checkpoint.model_version}, not {target}"
     return ""
-
-
-def _unknown(ledger: Ledger, version: str) -> str:
-    known = ", ".join(ledger.versions) or "none yet"
-    return f"model {ledger.model_name!r} has no version {version!r} (versions: {known})"

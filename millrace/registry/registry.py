@@ -10,13 +10,14 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from millrace.errors import InfrastructureError, MillraceError
+from millrace.registry.gates import against_serving
 from millrace.registry.view import RegisteredVersion, RegistryView
 from millrace.settings import MlflowSettings
 
@@ -28,6 +29,7 @@ ARTIFACT_PATH = "model"
 STEP_TAG = "millrace.step_id"
 SHA256_TAG = "millrace.sha256"
 SCHEMA_TAG = "millrace.feature_schema"
+CODE_TAG = "millrace.code_version"
 
 # MLflow quotes the whole chain of causes and, from the server, SQL.
 _PROBLEM_MAX_CHARS = 240
@@ -74,31 +76,58 @@ class Registry:
             run_id: str = run.info.run_id
             self.client.log_artifacts(run_id, folder, ARTIFACT_PATH)
             self.client.set_terminated(run_id)
+            tags = {STEP_TAG: step_id, SHA256_TAG: digest, SCHEMA_TAG: model.feature_schema}
+            return self.create_version(name, run_id, reason, tags)
+
+    def create_version(self, name: str, run_id: str, reason: str, tags: Mapping[str, str]) -> RegisteredVersion:
+        """Make a version of a run whose artifacts are complete. It is there with all of its tags, or not at all."""
+        with self.errors("make a version"):
             entity = self.client.create_model_version(
                 name,
                 source=f"runs:/{run_id}/{ARTIFACT_PATH}",
                 run_id=run_id,
                 description=reason,
-                tags={STEP_TAG: step_id, SHA256_TAG: digest, SCHEMA_TAG: model.feature_schema},
+                tags=dict(tags),
                 await_creation_for=0,  # the files are there already: nothing to wait for
             )
             return _version(entity)
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
-        """Point an alias to a version. The orchestrator only."""
+        """Point an alias to a version. The orchestrator only.
+
+        Raises
+        ------
+        MillraceError
+            The version failed a gate, or there is none.
+        """
         with self.errors(f"set alias {alias}"):
+            self._fit_to_serve(name, version)
             self.client.set_registered_model_alias(name, alias, version)
 
     def download(self, name: str, version: str, into: Path) -> None:
-        """Copy the files of a version into an existing folder."""
+        """Copy the files of a version into an existing folder, to serve it.
+
+        Raises
+        ------
+        MillraceError
+            The version failed a gate, or there is none.
+        """
         with self.errors(f"fetch version {version} of {name}"):
-            entity = unless(_ABSENT, lambda: self.client.get_model_version(name, version))
-            if entity is None:
-                raise MillraceError(f"the registry holds no version {version} of model {name!r}")
+            entity = self._fit_to_serve(name, version)
             with tempfile.TemporaryDirectory(dir=into) as scratch:
                 self.client.download_artifacts(entity.run_id, ARTIFACT_PATH, scratch)
                 for path in (Path(scratch) / ARTIFACT_PATH).iterdir():
                     path.rename(into / path.name)
+
+    def _fit_to_serve(self, name: str, version: str) -> Any:
+        """The version's entity, unless a gate is against it."""
+        entity = unless(_ABSENT, lambda: self.client.get_model_version(name, version))
+        if entity is None:
+            raise MillraceError(f"the registry holds no version {version} of model {name!r}")
+        problem = against_serving(entity.tags)
+        if problem:
+            raise MillraceError(f"version {version} of model {name!r} must not serve: {problem}")
+        return entity
 
     def _pages(self, name: str) -> list[Any]:
         """Entities of all versions; the server hands them out in pages."""

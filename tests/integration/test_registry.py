@@ -32,7 +32,7 @@ def test_cache_fetches_in_another_process_and_shows_only_complete_versions(
 ) -> None:
     """Runs before the tests that use the registry in this process: mlflow must not come in through the cache."""
     script = (
-        "from millrace.ranking.model import first_ranker; from millrace.registry.registry import Registry;"
+        "from millrace.ranking.first import first_ranker; from millrace.registry.registry import Registry;"
         "from millrace.settings import MlflowSettings;"
         f"Registry(MlflowSettings(tracking_uri={mlflow.tracking_uri!r})).log_version('cached', first_ranker(), 's', '')"
     )

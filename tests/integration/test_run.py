@@ -39,6 +39,7 @@ WORKERS = (
     "outcome_joiner",
     "online_learner",
     "experiment_tracker",
+    "drift_detector",
     "retrain_orchestrator",
     "recommender",
     "gateway",

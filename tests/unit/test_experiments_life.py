@@ -65,6 +65,19 @@ def test_a_life() -> None:
     assert list(record.accepted_command_ids) == ["define test", "again", "start test", "stop test"]
 
 
+def test_a_version_that_failed_a_gate_is_no_arm() -> None:
+    desk, failed = (
+        Desk(),
+        ModelEvent(event_id="f", model_name="ranker", model_version="7", reason="gates failed: better"),
+    )
+    failed.type = ModelEventType.MODEL_EVENT_TYPE_REJECTED
+    desk.ledgers["ranker"].apply(failed)
+    given = definition()
+    given.arms[1].model_version = "7"
+    with pytest.raises(InvalidField, match="version 7 of model 'ranker' failed a gate: gates failed: better"):
+        desk(define(given))
+
+
 def test_a_command_is_acted_on_once() -> None:
     desk = Desk()
     desk(define(definition()))

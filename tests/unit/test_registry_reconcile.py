@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from millrace.errors import MillraceError
 from millrace.registry.asking import promote, roll_back
+from millrace.registry.gates import REASON_TAG, Gate, gate_tags
 from millrace.registry.ledger import Ledger
 from millrace.registry.reconcile import Append, LogFirstVersion, PointAlias, decide, next_step, step_id
 from millrace.registry.view import CHAMPION, RegisteredVersion, RegistryView
@@ -20,6 +21,8 @@ from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 MODEL = "ranker"
 PROMOTED = ModelEventType.MODEL_EVENT_TYPE_PROMOTED
 ROLLED_BACK = ModelEventType.MODEL_EVENT_TYPE_ROLLED_BACK
+REGISTERED = ModelEventType.MODEL_EVENT_TYPE_REGISTERED
+REJECTED = ModelEventType.MODEL_EVENT_TYPE_REJECTED
 REFUSED = ModelEventType.MODEL_EVENT_TYPE_COMMAND_REFUSED
 
 
@@ -95,6 +98,34 @@ def test_commands_need_no_registry_once_there_is_a_version() -> None:
     assert isinstance(step, Append)
     assert (step.event.type, step.event.model_version, step.event.previous_version) == (PROMOTED, "2", "1")
     assert (step.event.reason, step.event.at_ms) == ("better, asked by me", 7)
+
+
+def test_what_a_training_job_made_is_told_by_its_gates_once() -> None:
+    world = World(versions=1)
+    world.settle()
+    for tags in (
+        gate_tags([Gate("better", True, "fine", {"low": 0.5})]) | {REASON_TAG: "weekly"},
+        gate_tags([Gate("better", False, "worse", {"low": -0.5})]),
+        {},  # no training job's: nobody answers for it
+    ):
+        number = str(len(world.view.versions) + 1)
+        made = RegisteredVersion(number, f"run-{number}", f"uri-{number}", f"job-{number}", "00ff", tags)
+        world.view = RegistryView((*world.view.versions, made), world.view.aliases)
+    told = len(world.log)
+    assert world.settle() == 2
+    passed, failed = world.log[told:]
+    assert (passed.type, passed.model_version, passed.reason) == (REGISTERED, "2", "weekly")
+    assert (passed.run_id, passed.artifact_uri, passed.sha256) == ("run-2", "uri-2", bytes.fromhex("00ff"))
+    assert dict(passed.figures) == {"better.low": 0.5}
+    assert (failed.type, failed.model_version, failed.reason) == (REJECTED, "3", "gates failed: better (worse)")
+    assert list(world.ledger.versions) == ["1", "2"]
+    assert world.settle() == 0
+    world.settle([promote(MODEL, version, "me", "") for version in ("3", "4", "2")])
+    assert [(event.type, event.reason) for event in world.log[-3:-1]] == [
+        (REFUSED, "version 3 of model 'ranker' failed a gate: gates failed: better (worse)"),
+        (REFUSED, "model 'ranker' has no version '4' (versions: 1, 2)"),
+    ]
+    assert world.ledger.champion == "2"
 
 
 def test_promote_and_roll_back() -> None:

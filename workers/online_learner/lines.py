@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import structlog
 
 from millrace.errors import InfrastructureError
-from millrace.learning.state import LearnerState, fresh
+from millrace.learning.state import LearnerState
 from millrace.learning.updates import Lines
-from millrace.ranking.model import RankingModel, UnusableModel
+from millrace.ranking.model import UnusableModel
+from millrace.registry import versions
 from millrace.registry.cache import ModelCache, default_directory
 from millrace.registry.checkpoints import CheckpointCache
 from millrace.registry.ledger import Ledger
@@ -102,7 +103,7 @@ def first_state(settings: Settings, reign: ModelEvent, checkpoints: CheckpointCa
             log.error("learns from the version as it was registered", version=reign.model_version, problem=str(error))
     name, version = settings.learner.model_name, reign.model_version
     folder = ModelCache(default_directory(name), settings.mlflow).ensure(version)
-    return fresh(RankingModel.load(folder), version, reign.event_id, epoch=0)
+    return versions.first_state(folder, version, reign.event_id)
 
 
 def _newest_checkpoint(ledger: Ledger, checkpoints: CheckpointCache) -> LearnerState | None:

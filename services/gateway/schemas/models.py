@@ -72,3 +72,4 @@ class Models(BaseModel):
     champion: dict[str, Any] | None
     former_champions: list[str]
     versions: list[dict[str, Any]]
+    failed_a_gate: Annotated[list[dict[str, Any]], Field(description="Never served; with what they failed by.")]

@@ -1,0 +1,150 @@
+"""What a version's window was like: the file that the drift detector compares traffic with.
+
+Only served slots count, seen or not: candidates that were drawn beside a click without an answer are nothing that is
+served. Blocks are days of serving time for values, which have a daily season, and hours for labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from millrace.drift.block import Baseline, Block
+from millrace.drift.counts import Counts, Edges, Singles
+from millrace.drift.hours import PARAMETERS, Hours
+from millrace.drift.kolmogorov_smirnov import kolmogorov_smirnov
+from millrace.drift.measures import CALIBRATION, CLICK_THROUGH, LOG_LOSS, SCORE, of_segment
+from millrace.drift.reference import Reference
+from millrace.drift.storing import Labels, ModelReference
+from millrace.features.segments import SEGMENTS
+from millrace.ranking.model import RankingModel
+from millrace.settings import DAY_MS, HOUR_MS
+from millrace.training.slots import CLICKED, NO_SEGMENT, SlotFile, Slots, examples
+
+SAMPLE = 100_000
+"""Slots whose quantiles become edges: the error of a quantile among them is a sixth of a percent at most, and a cell
+holds one in 128."""
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Values:
+    """Counts of one feature (or the score) in the window.
+
+    Attributes
+    ----------
+    days
+        Number of the day -> counts.
+    earlier, newest
+        Of the slots before the newest part, and of those in it.
+    """
+
+    name: str
+    edges: Edges
+    days: dict[int, Counts]
+    earlier: Counts
+    newest: Counts
+
+    def reference(self) -> Reference[Edges]:
+        """Of the whole window, by day."""
+        days = [counts for _, counts in sorted(self.days.items())]
+        blocks = np.array([day.cells for day in days], dtype=np.int64).reshape(len(days), self.edges.size)
+        return Reference(self.name, self.edges, blocks, np.array([day.missing for day in days], dtype=np.int64))
+
+    def moved(self) -> float:
+        """Share of the newest values that are elsewhere than the earlier ones, at least (Kolmogorov and Smirnov)."""
+        missing = np.array([self.earlier.missing], dtype=np.int64)
+        before = Reference(self.name, self.edges, self.earlier.cells[None, :], missing)
+        return kolmogorov_smirnov(before, self.newest, level=0.05).effect
+
+
+def count_values(
+    slots: SlotFile, newest: int, model: RankingModel, progress: Progress = lambda _: None
+) -> list[Values]:
+    """Counts of every feature and of the model's scores; none if nothing was served.
+
+    Parameters
+    ----------
+    newest
+        Number of the slot at which the newest part begins.
+    """
+    names = (*model.feature_names, SCORE)
+    sample = _sample(slots, model)
+    if not len(sample):
+        return []
+    edges = [Edges.of(column) for column in sample.T]
+    nothing = [Counts(np.zeros(each.size, dtype=np.int64)) for each in edges]
+    days: list[dict[int, Counts]] = [{} for _ in names]
+    parts = [list(nothing), list(nothing)]
+    for part, (start, stop) in enumerate(((0, newest), (newest, len(slots)))):
+        for block in slots.blocks(start, stop):
+            served = block[block["served"]]
+            of_slots = served["served_ms"] // DAY_MS
+            columns = _columns(served, model)
+            for day in np.unique(of_slots).tolist():
+                here = columns[of_slots == day]
+                for place, each in enumerate(edges):
+                    counted = each.count(here[:, place])
+                    days[place][day] = days[place].get(day, nothing[place]) + counted
+                    parts[part][place] += counted
+            progress(len(block))
+    return [Values(name, *each) for name, *each in zip(names, edges, days, *parts, strict=True)]
+
+
+def count_clicks(slots: SlotFile) -> Mapping[str, dict[int, Block]]:
+    """Name of a click-through -> number of the hour of serving -> its outcomes."""
+    found: dict[str, dict[int, Block]] = {CLICK_THROUGH: {}}
+    for block in slots.blocks():
+        seen = examples(block[block["served"]])
+        hours, clicked = seen["served_ms"] // HOUR_MS, seen["label"] == CLICKED
+        keys, places = np.unique(np.stack([hours, seen["segment"].astype(np.int64)]), axis=1, return_inverse=True)
+        counts, clicks = np.bincount(places.ravel()), np.bincount(places.ravel(), weights=clicked)
+        for (hour, segment), count, total in zip(keys.T.tolist(), counts.tolist(), clicks.tolist(), strict=True):
+            own = [] if segment == NO_SEGMENT else [of_segment(CLICK_THROUGH, SEGMENTS[segment])]
+            for name in (CLICK_THROUGH, *own):
+                measure = found.setdefault(name, {})
+                measure[hour] = measure.get(hour, Block(0, 0.0, 0.0)) + Block(count, total, float(count))
+    return found
+
+
+def make_reference(
+    values: Sequence[Values], clicks: Mapping[str, Mapping[int, Block]], hours: Mapping[str, Mapping[int, Block]]
+) -> ModelReference:
+    """The reference of a version.
+
+    Parameters
+    ----------
+    clicks
+        As ``count_clicks`` gives them.
+    hours
+        Calibration and log loss of the newest part, by hour (``Measured.hours``).
+    """
+    usual = Hours.of(clicks[CLICK_THROUGH])
+    labels = {name: _labels(by_hour, usual) for name, by_hour in clicks.items() if by_hour}
+    labels |= {name: _labels(hours[name], Hours()) for name in (CALIBRATION, LOG_LOSS) if hours.get(name)}
+    return ModelReference(tuple(each.reference() for each in values), labels)
+
+
+def _labels(by_hour: Mapping[int, Block], usual: Hours) -> Labels:
+    blocks = [usual.block(hour, block) for hour, block in sorted(by_hour.items())]
+    flat = usual == Hours()
+    return Labels(Baseline.of(blocks, 1 if flat else PARAMETERS), usual)
+
+
+def _sample(slots: SlotFile, model: RankingModel) -> Singles:
+    """Served slots spread evenly over the window: features and score, float32[n, d + 1]."""
+    every = max(-(-len(slots) // SAMPLE), 1)
+    parts, at = [], 0
+    for block in slots.blocks():
+        chosen = block[(-at) % every :: every]
+        parts.append(_columns(chosen[chosen["served"]], model))
+        at += len(block)
+    return np.concatenate(parts) if parts else np.empty((0, slots.features + 1), dtype=np.float32)
+
+
+def _columns(served: Slots, model: RankingModel) -> Singles:
+    features = np.ascontiguousarray(served["features"])
+    return np.concatenate([features, model.score(features)[:, None]], axis=1)

@@ -1,0 +1,264 @@
+"""The training job on a real broker and a real MLflow: what it makes, what it leaves behind, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from millrace.drift.measures import CALIBRATION, CLICK_THROUGH, LOG_LOSS, SCORE, of_segment
+from millrace.drift.storing import REFERENCE_FILE, ModelReference
+from millrace.errors import InfrastructureError, MillraceError
+from millrace.learning.state import STATE_FILE
+from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
+from millrace.ranking.model import RankingModel
+from millrace.registry.asking import promote
+from millrace.registry.cache import ModelCache
+from millrace.registry.controller import Controller
+from millrace.registry.gates import GATES_TAG
+from millrace.registry.journal import Journal
+from millrace.registry.training_runs import PROBLEM_TAG
+from millrace.registry.versions import first_state
+from millrace.registry.view import RegisteredVersion
+from millrace.settings import (
+    DAY_MS,
+    KafkaSettings,
+    MlflowSettings,
+    Settings,
+    StreamSettings,
+    TrainingSettings,
+    settings,
+)
+from millrace.stream.codec import encode
+from millrace.stream.window import Window, WindowReader, find_window
+from millrace.topics import OUTCOMES
+from millrace.training.intake import NotEnough, UnusableData
+from millrace.v1.outcome_pb2 import Label, Outcome
+from tests.conftest import Child, StartProcess
+from tests.integration.orchestration import Model
+from tests.learning_support import outcomes
+from tests.stream_support import Raw, send
+from workers.retrain_orchestrator.signals import Cancellation
+from workers.retrain_orchestrator.train import NOT_ENOUGH, main
+from workers.retrain_orchestrator.training import Asked, train
+
+COUNT = 1_500
+SLOTS = 5
+# Refusals are to be told apart from a server whose neighbours keep it waiting.
+MLFLOW_TIMEOUT_MS = 60_000
+SMALL = {"outcomes_min": 500, "examples_min": 5_000, "segment_examples_min": 200}
+
+
+def spread(made: Sequence[Outcome]) -> Sequence[Outcome]:
+    """The outcomes over three days of two segments; one slot in five was not seen."""
+    for number, outcome in enumerate(made):
+        outcome.impression.served_at_ms = 1_700_000_000_000 + number * 3 * DAY_MS // len(made)
+        outcome.impression.segment = ("new", "casual")[number % 2]
+        outcome.slots[number % SLOTS].label = Label.LABEL_UNSEEN
+    return made
+
+
+def records(made: Sequence[Outcome]) -> Sequence[Raw]:
+    return [(outcome.user_id, *encode(outcome)) for outcome in made]
+
+
+class World:
+    """Outcomes on the topic, and the settings of a job."""
+
+    def __init__(self, kafka: KafkaSettings, mlflow: MlflowSettings) -> None:
+        self.kafka, self.mlflow = kafka, mlflow
+        send(kafka, OUTCOMES, records(spread(list(outcomes(COUNT, seed=5)))))
+        self.window = find_window(kafka, OUTCOMES, 0)
+
+    def model(self, name: str) -> tuple[Model, Controller]:
+        """A registered model, whose first version becomes the champion now: it has learned nothing of the window."""
+        model = Model(name, self.kafka, self.mlflow)
+        controller = Controller(name, Journal(self.kafka, StreamSettings(), name), model.registry)
+        controller.reconcile()
+        return model, controller
+
+    def settings(self, **training: Any) -> Settings:
+        values = Settings()
+        values.kafka, values.mlflow = self.kafka, self.mlflow
+        values.training = TrainingSettings(**{**SMALL, **training})
+        return values
+
+    def train(self, model: str, step: str, window: Window | None = None, **training: Any) -> RegisteredVersion:
+        with Cancellation() as cancellation:
+            asked = Asked(model, step, f"test {step}", window=window or self.window)
+            return train(self.settings(**training), asked, cancellation)
+
+    def since(self, before: Window) -> Window:
+        """What was appended after a window."""
+        after = find_window(self.kafka, OUTCOMES, 0)
+        return Window(after.topic_id, {at: (before.bounds[at][1], end) for at, (_, end) in after.bounds.items()})
+
+
+@pytest.fixture(scope="module")
+def world(topics_applied: KafkaSettings, mlflow_uri: str) -> World:
+    return World(topics_applied, MlflowSettings(tracking_uri=mlflow_uri, timeout_ms=MLFLOW_TIMEOUT_MS))
+
+
+def runs(model: Model) -> Sequence[Any]:
+    client = model.registry.client
+    found: Sequence[Any] = client.search_runs([client.get_experiment_by_name(model.name).experiment_id])
+    return [run for run in found if run.data.tags.get("millrace.kind") == "training"]
+
+
+def test_the_same_offsets_make_the_same_version_and_its_run_tells_the_story(world: World, tmp_path: Path) -> None:
+    model, controller = world.model("trained")
+    made = world.train(model.name, "one")
+    assert made.tags[GATES_TAG] == "passed", made.tags
+    assert world.train(model.name, "one") == made
+    run = model.registry.client.get_run(made.run_id)
+    assert run.info.status == "FINISHED"
+    assert (run.data.params["feature_schema"], run.data.params["champion"]) == (FEATURE_SCHEMA, "1")
+    assert run.data.params["code_version"].startswith("0.")
+    metrics = run.data.metrics
+    assert (metrics["outcomes"], metrics["examples"]) == (COUNT, COUNT * (SLOTS - 1))
+    assert metrics["log_loss_new"] < min(metrics["log_loss_champion"], metrics["log_loss_popularity"])
+    assert metrics["gain_over_champion_low"] == pytest.approx(float(made.tags["millrace.gate.better.low"]), rel=1e-4)
+
+    # More outcomes come; what was read the first time is read again, and nothing else.
+    send(world.kafka, OUTCOMES, records(list(outcomes(50, seed=6))))
+    model.registry.client.download_artifacts(made.run_id, "input.json", str(tmp_path))
+    window = Window.from_words(json.loads((tmp_path / "input.json").read_text()))
+    failed = world.train(model.name, "two", window, clicks_min=1_000_000)
+    assert (failed.version, failed.sha256) == ("3", made.sha256)
+    assert len(runs(model)) == 2
+
+    folder = tmp_path / "version"
+    folder.mkdir()
+    model.registry.download(model.name, made.version, folder)
+    assert RankingModel.load(folder).observations > COUNT
+    assert (first_state(folder, "2", "reign").squared_gradients[: len(FEATURE_NAMES)] > 0).all()
+    reference = ModelReference.from_bytes((folder / REFERENCE_FILE).read_bytes())
+    assert [each.name for each in reference.values] == [*FEATURE_NAMES, SCORE]
+    assert [each.counts.present for each in reference.values] == [COUNT * SLOTS] * (len(FEATURE_NAMES) + 1)
+    assert {len(each.blocks) for each in reference.values} <= {3, 4}
+    asked = {
+        CLICK_THROUGH,
+        of_segment(CLICK_THROUGH, "new"),
+        of_segment(CLICK_THROUGH, "casual"),
+        CALIBRATION,
+        LOG_LOSS,
+    }
+    assert set(reference.labels) == asked
+    assert reference.labels[CALIBRATION].baseline.ratio == pytest.approx(1, abs=0.2)
+    files = model.registry.client.list_artifacts(made.run_id, "plots")
+    assert [Path(file.path).name for file in files] == ["calibration.png", "feature-drift.png", "lift-by-segment.png"]
+    assert (folder / STATE_FILE).exists()
+
+    # A version that fails a gate is there to be looked at, and never serves.
+    assert failed.tags[GATES_TAG].startswith("failed: enough_data (6,000 examples")
+    assert failed.tags["millrace.gate.enough_data.clicks_min"] == "1e+06"
+    assert failed.tags["millrace.gate.better"].startswith("passed: gains")
+    with pytest.raises(MillraceError, match="version 3 of model 'trained' must not serve: gates failed: enough_data"):
+        model.registry.set_alias(model.name, "challenger", failed.version)
+    with pytest.raises(InfrastructureError, match="must not serve"):
+        ModelCache(tmp_path / model.name, world.mlflow).ensure(failed.version)
+
+    # The orchestrator tells everybody else.
+    controller.reconcile()
+    assert model.events() == [("REGISTERED", "1"), ("PROMOTED", "1"), ("REGISTERED", "2"), ("REJECTED", "3")]
+    for version in ("3", "2"):
+        controller.answer(promote(model.name, version, "test", ""))
+    controller.reconcile()
+    assert model.events()[4:] == [("COMMAND_REFUSED", "3"), ("PROMOTED", "2")]
+    assert model.champion() == "2"
+
+
+@pytest.fixture
+def env(world: World, kafka_env: Mapping[str, str]) -> Mapping[str, str]:
+    return {
+        **kafka_env,
+        "MLFLOW_TRACKING_URI": world.mlflow.tracking_uri,
+        "MLFLOW_TIMEOUT_MS": str(MLFLOW_TIMEOUT_MS),
+        "MILLRACE_TRAINING_OUTCOMES_MIN": "500",
+        # So that there is time to stop it.
+        "MILLRACE_TRAINING_PASSES_MAX": "10",
+    }
+
+
+def said(child: Child, what: str) -> bool:
+    return what in child.output()
+
+
+def test_a_job_that_is_stopped_half_way_leaves_no_version(
+    world: World, process: StartProcess, env: Mapping[str, str], millrace_home: Path
+) -> None:
+    model, _ = world.model("stopped")
+    arguments = ("--model", model.name, "--job", "j")
+    for moment, stop in (("reading outcomes", "kill"), ("searching", "terminate")):
+        child = process("workers.retrain_orchestrator.train", *arguments, env=env)
+        child.until(partial(said, child, moment))
+        if stop == "kill":
+            child.kill()
+        else:
+            assert child.terminate() == 5, child.output()
+    assert "cancelled: no version was made" in child.output()
+    assert [run.info.status for run in runs(model)] == ["KILLED", "KILLED"]
+    assert [version.version for version in model.registry.view(model.name).versions] == ["1"]
+    # Also what the one that was ended by -9 left behind is gone.
+    assert list(millrace_home.glob("training-*")) == []
+
+
+@pytest.fixture
+def as_configured(env: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+def test_what_cannot_be_learned_from_is_refused_with_the_reason(
+    world: World, as_configured: None, tmp_path: Path
+) -> None:
+    model, _ = world.model("refused")
+    nothing = Window(world.window.topic_id, {0: (1, 1)})
+    with pytest.raises(NotEnough, match="nothing to learn from"):
+        world.train(model.name, "empty", nothing)
+    (tmp_path / "input.json").write_text(json.dumps(nothing.words()))
+    code = CliRunner().invoke(main, ["--model", model.name, "--input", str(tmp_path / "input.json")]).exit_code
+    assert code == NOT_ENOUGH
+    with pytest.raises(NotEnough, match=r"1,500 outcomes, and 2,000 are needed \(MILLRACE_TRAINING_OUTCOMES_MIN\)"):
+        world.train(model.name, "few", outcomes_min=2_000)
+
+    before = find_window(world.kafka, OUTCOMES, 0)
+    foreign, bad = list(outcomes(40, seed=7)), list(outcomes(40, seed=8))
+    for outcome in foreign:
+        outcome.impression.feature_schema = "of yesterday"
+    for outcome in bad[:4]:
+        outcome.slots[2].slot.features[1] = float("nan")
+    send(world.kafka, OUTCOMES, records(foreign))
+    with pytest.raises(UnusableData, match="40 have those of 'of yesterday'"):
+        world.train(model.name, "foreign", world.since(before))
+    before = find_window(world.kafka, OUTCOMES, 0)
+    send(world.kafka, OUTCOMES, records(bad))
+    with pytest.raises(UnusableData, match=r"4 of 40 outcomes break a rule, more than 1.0%.*slots\[N\].slot.features"):
+        world.train(model.name, "nan", world.since(before))
+    with pytest.raises(UnusableData, match="more than 100 slots in the window"):
+        world.train(model.name, "large", slots_max=100)
+    statuses = {run.info.run_name: (run.info.status, PROBLEM_TAG in run.data.tags) for run in runs(model)}
+    assert statuses == {f"test {name}": ("FAILED", True) for name in ("few", "foreign", "nan", "large")}
+    with pytest.raises(MillraceError, match="was made anew"):
+        world.train(model.name, "gone", Window("another", world.window.bounds))
+    with pytest.raises(MillraceError, match="are not on the broker"):
+        world.train(model.name, "gone", Window(world.window.topic_id, {0: (0, 10**9)}))
+
+
+def test_a_window_is_read_to_its_end_and_no_further(world: World) -> None:
+    reader = WindowReader(world.kafka, OUTCOMES, world.window)
+    read = [record for batch in reader.batches() for record in batch.records]
+    assert len(read) == COUNT
+    assert all(record.offset < world.window.bounds[record.partition][1] for record in read)
+    assert reader.done == world.window.offsets
+    newest_ms = max(record.append_time_ms for record in read)
+    assert find_window(world.kafka, OUTCOMES, newest_ms + DAY_MS).offsets == 0
+    assert find_window(world.kafka, OUTCOMES, newest_ms).offsets > 0

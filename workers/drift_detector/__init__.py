@@ -1,0 +1,1 @@
+"""outcomes ──► drift_detector ──► drift-signals."""

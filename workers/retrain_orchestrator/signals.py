@@ -1,0 +1,43 @@
+"""How a training job is told to end: a signal breaks off whatever it does, but for steps that must be whole."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from millrace.registry.training_runs import Cancelled
+from millrace.stream.shutdown import Shutdown
+
+TIDYING_S = 30.0
+"""Time to close the run in MLflow and delete files after a signal."""
+
+
+class Cancellation:
+    """Raises ``Cancelled`` in the main thread at the first signal; a context manager. A second signal ends at once."""
+
+    def __init__(self) -> None:
+        self._held = self._asked = self._late = False
+        self._shutdown = Shutdown(self._ask, TIDYING_S)
+
+    def __enter__(self) -> Cancellation:
+        self._shutdown.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._shutdown.__exit__(None, None, None)
+
+    @contextlib.contextmanager
+    def held(self, last: bool = False) -> Iterator[None]:
+        """A step that is done whole; a signal during it counts after it, or never if it is the last one."""
+        self._held, self._late = True, last
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._asked and not self._late:
+            raise Cancelled
+
+    def _ask(self) -> None:
+        self._asked = True
+        if not self._held and not self._late:
+            raise Cancelled
