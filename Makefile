@@ -73,6 +73,7 @@ bench: $(READY) $(GENERATED) ## Every benchmark, each with the machine's own lim
 	@$(BIN)/millrace bench learning
 	@$(BIN)/millrace bench experiments
 	@$(BIN)/millrace bench rollback
+	@$(BIN)/millrace bench promotion
 	@$(BIN)/millrace bench recommend
 	@$(BIN)/millrace bench gateway
 	@$(BIN)/millrace bench simulation

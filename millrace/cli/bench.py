@@ -13,7 +13,7 @@ from millrace.cli._output import quiet_logs
 from millrace.errors import MillraceError
 
 _NAMES = (
-    *("freshness", "workers", "learning", "experiments", "rollback", "recommend", "gateway"),
+    *("freshness", "workers", "learning", "experiments", "rollback", "promotion", "recommend", "gateway"),
     *("simulation", "freshness-value"),
 )
 _WITHOUT_SERVERS = ("freshness-value",)

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import experiments, freshness, gateway, learning, recommend, rollback, simulation, workers
+from benchmarks import experiments, freshness, gateway, learning, promotion, recommend, rollback, simulation, workers
 
 SHORT: dict[ModuleType, dict[str, object]] = {
     freshness: {"WARM_UP_S": 1.0, "PROBING_S": 2.0, "LIMIT_S": 0.5},
@@ -15,6 +15,7 @@ SHORT: dict[ModuleType, dict[str, object]] = {
     learning: {"ANSWERS": 1_000, "OUTCOMES_MADE": 1_000, "PROBING_S": 2.0},
     experiments: {"ANSWERS": 1_000},
     rollback: {"ROLLBACKS": 4, "ITEMS": 200},
+    promotion: {"PROMOTIONS": 2, "ITEMS": 200},
     recommend: {
         "STEP_S": 0.3,
         "LATENCY_S": 0.5,
@@ -51,6 +52,7 @@ ROWS = {
     ],
     experiments: ["experiment_tracker.slots_per_s"],
     rollback: ["learning.rollback_to_serving_ms"],
+    promotion: ["experiments.promotion_to_serving_ms", "experiments.promotion_failed_requests"],
     recommend: ["recommend.requests_per_s", "recommend.latency_ms", "features.read_ms"],
     gateway: [
         "gateway.events_per_s",
