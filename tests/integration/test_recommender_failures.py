@@ -220,7 +220,9 @@ def test_a_part_that_fails_ends_the_process(tmp_path: Path) -> None:
         "from services.recommender.__main__ import main\n"
         "class Broken(mirror.TopicReader):\n"
         "    poll = lambda *_, **__: 1 / 0\n"
-        "mirror.TopicReader = Broken\n"
+        "whole = mirror.TopicReader\n"
+        "of = lambda kafka, topics, *rest: (Broken if topics == [mirror.ITEM_STATE] else whole)(kafka, topics, *rest)\n"
+        "mirror.TopicReader = of\n"
         "main()\n"
     )
     nowhere = f"127.0.0.1:{free_port()}"
