@@ -38,7 +38,7 @@ from millrace.v1.recommendation_service_pb2_grpc import RecommendationServiceStu
 
 MODEL = "ranker"
 ITEMS = 2_000
-PROMOTIONS = 20
+PROMOTIONS = 8
 ASK_S = 0.005
 """Between two requests."""
 

@@ -1,4 +1,4 @@
-"""The online learner: river's ``StandardScaler | LogisticRegression`` with AdaGrad, one slot after the other.
+"""The online learner: river's ``Terms | StandardScaler | LogisticRegression`` with AdaGrad, one slot after the other.
 
 The arithmetic is river's, on arrays instead of dictionaries: a test holds the two equal. river takes 60 µs for a slot
 of 36 features, this takes less than one.
