@@ -138,7 +138,7 @@ class FeatureSettings(_Group):
     model_config = SettingsConfigDict(env_prefix="MILLRACE_FEATURES_", extra="ignore", frozen=True)
 
     half_life_short_ms: Positive = Field(10 * MINUTE_MS, description="Half-life of the short popularity.")
-    half_life_long_ms: Positive = Field(6 * HOUR_MS, description="Half-life of the long popularity.")
+    half_life_long_ms: Positive = Field(7 * DAY_MS, description="Half-life of the long popularity.")
     neighbour_half_life_ms: Positive = Field(6 * HOUR_MS, description="Half-life of co-visitation weights.")
     user_half_life_ms: Positive = Field(7 * DAY_MS, description="Half-life of a user's decayed counters.")
     session_gap_ms: Positive = Field(30 * MINUTE_MS, description="A session without id ends after such a gap.")
