@@ -74,10 +74,18 @@ class Controller:
         with self._at_journal:
             return command.command_id in self._journal.ledger().settled
 
-    def act_on_decisions(self) -> None:
-        """Promote, reject or roll back what experiments have decided, without MLflow. Raises InfrastructureError."""
+    def act_on_decisions(self) -> bool:
+        """Promote, reject or roll back what experiments have decided, without MLflow; whether there was any of it.
+
+        Raises
+        ------
+        InfrastructureError
+            Kafka failed; the next call goes on from there.
+        """
+        acted = False
         while self._step((), None) is not None:
-            pass
+            acted = True
+        return acted
 
     def reconcile(self) -> None:
         """Take every step that is open. Blocks for the timeouts of Kafka and MLflow.

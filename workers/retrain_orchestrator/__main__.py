@@ -39,11 +39,12 @@ def main() -> None:
 async def run(values: Settings) -> int:
     """Serve until a signal comes; the exit status."""
     model = values.orchestrator.model_name
+    decisions = Decisions(values.kafka, values.stream, model)
     controller = Controller(
         model,
         Journal(values.kafka, values.stream, model),
         Registry(values.mlflow),
-        experiments=Decisions(values.kafka, values.stream, model),
+        experiments=decisions,
         cool_down_ms=values.orchestrator.cool_down_ms,
     )
     turns = Turns(controller, values.orchestrator.reconcile_interval_ms / 1_000)
@@ -55,7 +56,7 @@ async def run(values: Settings) -> int:
         waiting = asyncio.create_task(wait_for_topics(values, turns))
         if not await first(waiting, stop):
             return 0
-        app = build(values, turns)
+        app = build(values, turns, decisions)
         starting = asyncio.create_task(app.start())
         if await first(starting, stop):
             await app.wait(stop.wait())  # returns early if Faust crashes

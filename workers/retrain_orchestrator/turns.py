@@ -113,14 +113,13 @@ class Turns:
                 return False
 
     async def act_on_decisions(self) -> bool:
-        """Act on what experiments have decided; False, with the reason logged, if something is in the way."""
+        """Act on what experiments have decided; whether something was done. What is in the way is logged."""
         async with self._answering:
             try:
-                await in_thread(self._on_what_stands, self._controller.act_on_decisions)
+                return await in_thread(self._on_what_stands, self._controller.act_on_decisions)
             except MillraceError as error:
                 self._failed(error)
                 return False
-            return True
 
     def _on_what_stands(self, act: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         if self._reread:
