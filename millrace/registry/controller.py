@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import structlog
 
 from millrace.ranking.first import first_ranker
 from millrace.registry.journal import Journal
+from millrace.registry.ledger import Ledger
 from millrace.registry.reconcile import (
     FIRST_VERSION_REASON,
     Append,
@@ -21,9 +23,13 @@ from millrace.registry.reconcile import (
 )
 from millrace.registry.registry import Registry
 from millrace.registry.view import CHAMPION, RegistryView
+from millrace.settings import RetrainSettings
 from millrace.v1.command_pb2 import Command
+from millrace.v1.drift_pb2 import DriftSignal
 from millrace.v1.experiment_pb2 import Experiment
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
+
+T = TypeVar("T")
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -45,6 +51,8 @@ class Controller:
         clock: Callable[[], float] = time.time,
         experiments: Callable[[], Sequence[Experiment]] = tuple,
         cool_down_ms: int = 0,
+        signals: Callable[[], Sequence[DriftSignal]] = tuple,
+        retraining: RetrainSettings | None = None,
     ) -> None:
         self.model_name = model_name
         self._journal = journal
@@ -52,6 +60,8 @@ class Controller:
         self._clock = clock
         self._experiments = experiments
         self._cool_down_ms = cool_down_ms
+        self._signals = signals
+        self._retraining = retraining
         # Held while the journal is read and written, never while MLflow is asked.
         self._at_journal = threading.Lock()
 
@@ -103,6 +113,25 @@ class Controller:
                 self._take(step)
                 view = self._registry.view(self.model_name)
 
+    def read(self, look: Callable[[Ledger], T]) -> T:
+        """What ``look`` finds in the ledger, with everything that stands in the topic. Raises InfrastructureError."""
+        with self._at_journal:
+            return look(self._journal.ledger())
+
+    def settle(self, decide: Callable[[Ledger, int], ModelEvent | None]) -> bool:
+        """Write the event that somebody makes of the ledger and the time (Unix milliseconds); whether there was one.
+
+        Raises
+        ------
+        InfrastructureError
+            Kafka failed; the event may or may not stand.
+        """
+        with self._at_journal:
+            event = decide(self._journal.ledger(), round(self._clock() * 1_000))
+            if event is not None:
+                self._append(event)
+            return event is not None
+
     def stand_by(self) -> None:
         """It is another process's turn."""
         with self._at_journal:
@@ -112,7 +141,16 @@ class Controller:
         """The next step; an event stands in the topic when this returns."""
         with self._at_journal:
             now_ms = round(self._clock() * 1_000)
-            step = next_step(self._journal.ledger(), commands, view, now_ms, self._experiments(), self._cool_down_ms)
+            step = next_step(
+                self._journal.ledger(),
+                commands,
+                view,
+                now_ms,
+                self._experiments(),
+                self._cool_down_ms,
+                self._signals(),
+                self._retraining,
+            )
             if isinstance(step, Append):
                 self._append(step.event)
             return step

@@ -10,8 +10,10 @@ import click
 import structlog
 
 from millrace.errors import InfrastructureError
+from millrace.registry.asking import CommandSender
 from millrace.registry.controller import Controller
 from millrace.registry.decisions import Decisions
+from millrace.registry.drift_signals import HoldingSignals
 from millrace.registry.journal import Journal
 from millrace.registry.registry import Registry
 from millrace.settings import Settings, settings
@@ -22,14 +24,18 @@ from millrace.stream.http import serve_health
 from millrace.stream.shutdown import Shutdown
 from millrace.topics import COMMANDS, MODEL_EVENTS
 from workers.retrain_orchestrator.app import build
+from workers.retrain_orchestrator.retrainer import Retrainer
 from workers.retrain_orchestrator.turns import NAME, Turns, in_thread
 
 log = structlog.stdlib.get_logger(__name__)
 
+# A broker that is there takes a command in milliseconds; one that is not is tried again at the next look.
+SEND_TIMEOUT_S = 5.0
+
 
 @click.command()
 def main() -> None:
-    """Register and promote the first version, act on commands and on experiments' decisions, keep aliases in line."""
+    """Look after a model: versions, aliases, commands, decisions of experiments, retraining for drift and by time."""
     values = settings()
     logs.configure(values.observability, NAME)
     quiet_libraries()
@@ -38,16 +44,22 @@ def main() -> None:
 
 async def run(values: Settings) -> int:
     """Serve until a signal comes; the exit status."""
-    model = values.orchestrator.model_name
-    decisions = Decisions(values.kafka, values.stream, model)
+    model, kafka, stream = values.orchestrator.model_name, values.kafka, values.stream
+    decisions, signals = Decisions(kafka, stream, model), HoldingSignals(kafka, stream, model)
     controller = Controller(
         model,
-        Journal(values.kafka, values.stream, model),
+        Journal(kafka, stream, model),
         Registry(values.mlflow),
         experiments=decisions,
         cool_down_ms=values.orchestrator.cool_down_ms,
+        signals=signals,
+        retraining=values.retrain,
     )
-    turns = Turns(controller, values.orchestrator.reconcile_interval_ms / 1_000)
+    sender = CommandSender(kafka)
+    retrainer = Retrainer(
+        values.retrain, controller, decisions, signals, lambda key, command: sender.send(key, command, SEND_TIMEOUT_S)
+    )
+    turns = Turns(controller, retrainer, values.orchestrator.reconcile_interval_ms / 1_000)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     with (
         serve_health(values.observability, NAME, turns.readiness),
