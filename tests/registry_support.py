@@ -67,5 +67,10 @@ class MemoryRegistry(Registry):
         return made
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
-        self.effects.take(f"alias {version}")
-        self.held = RegistryView(self.held.versions, {alias: version})
+        self.effects.take(f"{alias} {version}")
+        self.held = RegistryView(self.held.versions, {**self.held.aliases, alias: version})
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        self.effects.take(f"{alias} none")
+        aliases = {one: version for one, version in self.held.aliases.items() if one != alias}
+        self.held = RegistryView(self.held.versions, aliases)

@@ -22,7 +22,7 @@ from millrace.registry.reconcile import (
     next_step,
 )
 from millrace.registry.registry import Registry
-from millrace.registry.view import CHAMPION, RegistryView
+from millrace.registry.view import RegistryView
 from millrace.settings import RetrainSettings
 from millrace.v1.command_pb2 import Command
 from millrace.v1.drift_pb2 import DriftSignal
@@ -169,5 +169,8 @@ class Controller:
             made = self._registry.log_version(self.model_name, first_ranker(), step.step_id, FIRST_VERSION_REASON)
             log.info("stored in the registry", model=self.model_name, version=made.version, run=made.run_id)
         else:
-            self._registry.set_alias(self.model_name, CHAMPION, step.version)
-            log.info("alias champion set", model=self.model_name, version=step.version)
+            if step.version:
+                self._registry.set_alias(self.model_name, step.alias, step.version)
+            else:
+                self._registry.delete_alias(self.model_name, step.alias)
+            log.info(f"alias {step.alias} set", model=self.model_name, version=step.version)

@@ -16,7 +16,7 @@ from millrace.registry.experiments import open_event
 from millrace.registry.gates import GATES_TAG, REASON_TAG, against_serving, figures
 from millrace.registry.ledger import CHECKPOINTS_KEPT, Ledger
 from millrace.registry.triggers import against_another, look
-from millrace.registry.view import CHAMPION, RegistryView
+from millrace.registry.view import CHALLENGER, CHAMPION, RegistryView
 from millrace.settings import RetrainSettings
 from millrace.v1.command_pb2 import Command, PromoteCommand, RollBackCommand
 from millrace.v1.drift_pb2 import DriftSignal
@@ -47,9 +47,10 @@ class LogFirstVersion:
 
 @dataclass(frozen=True, slots=True)
 class PointAlias:
-    """Bring the registry's alias ``champion`` in line with the ledger."""
+    """Bring an alias of the registry in line with the ledger; an empty version: nobody has it."""
 
     version: str
+    alias: str = CHAMPION
 
 
 Step = Append | LogFirstVersion | PointAlias
@@ -112,6 +113,8 @@ def next_step(
                 "the registry does not hold it; restore the registry's data, or promote a version that it holds"
             )
         return PointAlias(ledger.champion)
+    if view is not None and view.aliases.get(CHALLENGER, "") != ledger.retrainings.challenger:
+        return PointAlias(ledger.retrainings.challenger, CHALLENGER)
     return None
 
 

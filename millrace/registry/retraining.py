@@ -107,6 +107,11 @@ class Retrainings:
         """The one that has not ended."""
         return self.newest if self.newest is not None and self.newest.is_open else None
 
+    @property
+    def challenger(self) -> str:
+        """The version that an experiment shows; empty if none does."""
+        return self.newest.version if self.newest is not None and self.newest.state == State.CHALLENGER else ""
+
     def apply(self, event: ModelEvent) -> None:
         """Take the next event of the model."""
         if event.type == STARTED:

@@ -28,7 +28,7 @@ class Setup:
         self.journal.append(event)
 
 
-FIRST = ["stored 1", "REGISTERED 1", "PROMOTED 1", "alias 1"]
+FIRST = ["stored 1", "REGISTERED 1", "PROMOTED 1", "champion 1"]
 
 
 def test_events_come_before_the_alias_that_they_mean() -> None:
@@ -39,7 +39,7 @@ def test_events_come_before_the_alias_that_they_mean() -> None:
     setup.effects.done.clear()
     assert setup.controller.answer(promote(MODEL, "2", "me", ""))
     setup.controller.reconcile()
-    assert setup.effects.done == ["PROMOTED 2", "alias 2"]
+    assert setup.effects.done == ["PROMOTED 2", "champion 2"]
 
 
 def test_a_command_before_the_first_version_waits_for_it() -> None:

@@ -259,7 +259,7 @@ def run(world: World, command: Command, kills: Sequence[int] = ()) -> list[str]:
         world.train()
         world.track()
         newest = world.journal.topic.retrainings.newest
-        follows = world.registry.held.aliases["champion"] == world.journal.topic.champion
+        follows = world.registry.held.aliases == {"champion": world.journal.topic.champion}
         if newest is not None and not newest.is_open and follows:
             end(retrainer)
             return world.effects.done
@@ -276,7 +276,7 @@ def end(retrainer: Retrainer) -> None:
 WON = [
     *("RETRAINING_STARTED ", "RETRAINING_TRAINS ", "REGISTERED 2", "sent define_experiment"),
     *("have sent retrain-ranker-2", "sent start_experiment", "have sent retrain-ranker-2"),
-    *("CHALLENGER 2", "PROMOTED 2", "alias 2"),
+    *("CHALLENGER 2", "PROMOTED 2", "champion 2"),
 ]
 
 
@@ -294,7 +294,12 @@ def test_from_the_command_to_the_champion(tmp_path: Path) -> None:
 
 def test_an_experiment_that_somebody_stops_leaves_the_champion(tmp_path: Path) -> None:
     world = World(tmp_path, wins=False)
-    assert run(world, retrain(MODEL, "me", ""))[-2:] == ["CHALLENGER 2", "REJECTED 2"]
+    assert run(world, retrain(MODEL, "me", ""))[-4:] == [
+        "CHALLENGER 2",
+        "challenger 2",
+        "REJECTED 2",
+        "challenger none",
+    ]
     newest = world.journal.topic.retrainings.newest
     assert newest is not None
     assert newest.note == "experiment retrain-ranker-2: it was stopped before it decided"
@@ -322,10 +327,10 @@ def test_cancelled_its_job_is_ended(tmp_path: Path) -> None:
     controller, retrainer = world.orchestrator()
     controller.reconcile()
     controller.answer(retrain(MODEL, "me", ""))
-    for _ in range(2):
+    retrainings = world.journal.topic.retrainings
+    while retrainings.newest is None or retrainings.newest.state != State.TRAINING:
         retrainer.step()
-    assert world.journal.topic.retrainings.newest
-    assert world.journal.topic.retrainings.newest.state == State.TRAINING
+    retrainer.step()
     controller.answer(cancel_retrain(MODEL, "me", ""))
     retrainer.step()
     end(retrainer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Sequence
 
 import click
 import structlog
@@ -24,7 +25,7 @@ from millrace.stream.http import serve_health
 from millrace.stream.shutdown import Shutdown
 from millrace.topics import COMMANDS, MODEL_EVENTS
 from workers.retrain_orchestrator.app import build
-from workers.retrain_orchestrator.retrainer import Retrainer
+from workers.retrain_orchestrator.retrainer import TRAIN, Retrainer
 from workers.retrain_orchestrator.turns import NAME, Turns, in_thread
 
 log = structlog.stdlib.get_logger(__name__)
@@ -36,14 +37,18 @@ SEND_TIMEOUT_S = 5.0
 @click.command()
 def main() -> None:
     """Look after a model: versions, aliases, commands, decisions of experiments, retraining for drift and by time."""
-    values = settings()
+    sys.exit(serve(settings()))
+
+
+def serve(values: Settings, train: Sequence[str] = TRAIN) -> int:
+    """Serve until a signal comes; the exit status. ``train``: how the interpreter starts a training job."""
     logs.configure(values.observability, NAME)
     quiet_libraries()
-    sys.exit(asyncio.run(run(values)))
+    return asyncio.run(run(values, train))
 
 
-async def run(values: Settings) -> int:
-    """Serve until a signal comes; the exit status."""
+async def run(values: Settings, train: Sequence[str]) -> int:
+    """See :func:`serve`."""
     model, kafka, stream = values.orchestrator.model_name, values.kafka, values.stream
     decisions, signals = Decisions(kafka, stream, model), HoldingSignals(kafka, stream, model)
     controller = Controller(
@@ -57,7 +62,12 @@ async def run(values: Settings) -> int:
     )
     sender = CommandSender(kafka)
     retrainer = Retrainer(
-        values.retrain, controller, decisions, signals, lambda key, command: sender.send(key, command, SEND_TIMEOUT_S)
+        values.retrain,
+        controller,
+        decisions,
+        signals,
+        lambda key, command: sender.send(key, command, SEND_TIMEOUT_S),
+        train,
     )
     turns = Turns(controller, retrainer, values.orchestrator.reconcile_interval_ms / 1_000)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
