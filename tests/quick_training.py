@@ -12,10 +12,9 @@ from millrace.registry.gates import GATES_TAG, PASSED
 from millrace.registry.registry import ARTIFACT_PATH, SHA256_TAG, Registry
 from millrace.registry.training_runs import TrainingRun
 from millrace.settings import home, settings
-from workers.retrain_orchestrator.__main__ import serve
-from workers.retrain_orchestrator.jobs import END_WITH_STDIN, end_with_stdin
+from workers.retrain_orchestrator.jobs import END_WITH_STDIN, NOT_ENOUGH, end_with_stdin
 
-WAITS = "waits to be ended"
+WAITS, TOO_EARLY = "waits to be ended", "too early"
 
 
 @click.command()
@@ -27,6 +26,9 @@ def main(model: str, job: str, reason: str, with_stdin: bool) -> None:
     """A job that is started for the first time waits to be ended; the next time it makes a version, as if it passed."""
     assert with_stdin
     end_with_stdin()
+    if TOO_EARLY in reason:
+        click.echo('{"problem": "there is nothing yet"}')
+        sys.exit(NOT_ENOUGH)
     before = home() / f"{job}.began"
     if not before.exists():
         before.touch()
@@ -40,5 +42,12 @@ def main(model: str, job: str, reason: str, with_stdin: bool) -> None:
     click.echo(f'{{"version": "{made.version}"}}')
 
 
+def orchestrate() -> int:
+    """The orchestrator, with this job."""
+    from workers.retrain_orchestrator.__main__ import serve
+
+    return serve(settings(), ("-m", "tests.quick_training"))
+
+
 if __name__ == "__main__":
-    main() if len(sys.argv) > 1 else sys.exit(serve(settings(), ("-m", "tests.quick_training")))
+    main() if len(sys.argv) > 1 else sys.exit(orchestrate())

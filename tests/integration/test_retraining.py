@@ -19,7 +19,7 @@ from millrace.v1.drift_pb2 import DriftChannel, DriftEvidence, DriftSignal
 from millrace.v1.experiment_pb2 import ExperimentState
 from tests.conftest import StartProcess
 from tests.integration.orchestration import PROMOTED, REGISTERED, TIMEOUT_S, Model, orchestrator_env, until_ready
-from tests.quick_training import WAITS
+from tests.quick_training import TOO_EARLY, WAITS
 
 MODEL = "drifting"
 
@@ -82,11 +82,16 @@ def test_from_drift_to_an_experiment(
     name = record.definition.experiment_id
     third.until(lambda: experiments(kafka)[name].state == ExperimentState.EXPERIMENT_STATE_STOPPED, TIMEOUT_S)
 
+    done = retrain("--wait", "--reason", TOO_EARLY)
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[-1] == "failed: there is nothing yet"
+
     events = [event for event in model.events() if event[0] != "COMMAND_REFUSED"]
     assert sorted(events[2:4]) == [("RETRAINING_STARTED", ""), ("SIGNAL_DECLINED", "1")]
     assert events[:2] + events[4:] == [
         *((REGISTERED, "1"), (PROMOTED, "1"), ("RETRAINING_TRAINS", ""), (REGISTERED, "2")),
         *(("CHALLENGER", "2"), ("RETRAINING_ENDED", "2")),
+        *(("RETRAINING_STARTED", ""), ("RETRAINING_TRAINS", ""), ("RETRAINING_ENDED", "")),
     ]
     assert [version.version for version in model.registry.view(MODEL).versions] == ["1", "2"]
     settings.cache_clear()
