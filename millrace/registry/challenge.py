@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from textwrap import shorten
 
 from millrace.errors import InvalidField
 from millrace.experiments.assignment import Span, find_span
@@ -24,6 +25,9 @@ OLD, NEW = "old", "new"
 ISSUED_BY = "retrain_orchestrator"
 OVERRIDE = "it passed the gates of its training, and too few answers in random order are known"
 
+# In UTF-8 four times as many bytes, at most.
+_DESCRIPTION_MAX_CHARS = 200
+
 RUNNING = ExperimentState.EXPERIMENT_STATE_RUNNING
 STOPPED = ExperimentState.EXPERIMENT_STATE_STOPPED
 
@@ -38,8 +42,9 @@ def definition_of(model_name: str, present: Retraining, challenged: float) -> Ex
     """
     return completed(
         ExperimentDefinition(
-            experiment_id=f"retrain-{model_name}-{present.version}",
-            description=present.reason,
+            # Also of a registry that was made anew, and numbers versions as the one before.
+            experiment_id=f"retrain-{present.version}-{present.retraining_id[:8]}",
+            description=shorten(present.reason, _DESCRIPTION_MAX_CHARS),
             model_name=model_name,
             traffic=min(2 * challenged, 1.0),
             arms=[
@@ -92,4 +97,4 @@ def without_winner(record: Experiment, version: str) -> str:
 
 def _command(present: Retraining, step: str, now_ms: int) -> Command:
     command_id = f"{present.retraining_id}/{step}"
-    return Command(command_id=command_id, issued_at_ms=now_ms, issued_by=ISSUED_BY, reason=present.reason)
+    return Command(command_id=command_id, issued_at_ms=now_ms, issued_by=ISSUED_BY, reason="retraining")

@@ -15,6 +15,7 @@ import structlog
 from google.protobuf.json_format import ParseDict
 from prometheus_client import Gauge
 
+from millrace.errors import MillraceError
 from millrace.experiments.gate import FAILED, judge
 from millrace.registry import challenge
 from millrace.registry.controller import Controller
@@ -22,7 +23,7 @@ from millrace.registry.ledger import Ledger
 from millrace.registry.reconcile import step_id
 from millrace.registry.retraining import CHALLENGER, ENDED, REJECTED, TRAINS, Retraining, State
 from millrace.registry.triggers import look, may_train
-from millrace.settings import HOUR_MS, RetrainSettings
+from millrace.settings import DAY_MS, HOUR_MS, RetrainSettings
 from millrace.stream.backoff import Backoff
 from millrace.v1.command_pb2 import Command
 from millrace.v1.drift_pb2 import DriftSignal
@@ -86,7 +87,7 @@ class Retrainer:
         self._said = ""
 
     def step(self) -> None:
-        """Do what is open now; does not wait for jobs. Raises InfrastructureError."""
+        """Do what is open now; does not wait for jobs. Raises MillraceError."""
         now_ms = time.time_ns() // 1_000_000
         newest, champion, waits = self._controller.read(
             lambda ledger: (
@@ -146,10 +147,12 @@ class Retrainer:
             why = challenge.without_winner(record, present.version)
             late = now_ms > present.changed_at_ms + self._settings.experiment_max_ms
             if why:
+                why = f"no decision after {self._settings.experiment_max_ms / DAY_MS:g} days" if late else why
                 self._write(present, REJECTED, f"experiment {definition.experiment_id}: {why}")
             elif late and record.state == challenge.RUNNING:
                 self._ask([challenge.stop(present, definition, now_ms)], definition)
-        elif present.state == State.FAILED and record.state == challenge.RUNNING:
+        elif record.state == challenge.RUNNING:
+            # Cancelled, or somebody promoted the version.
             self._ask([challenge.stop(present, definition, now_ms)], definition)
 
     def _give_traffic(self, present: Retraining, definition: ExperimentDefinition, champion: str, now_ms: int) -> None:
@@ -179,7 +182,6 @@ class Retrainer:
             return None
         if "problem" in answer:
             # The version has passed its gates: one that cannot be measured now is measured later.
-            self._failures = 0
             return None
         self.stand_by()
         self._gate = judge(ParseDict(answer, GateEvidence()))
@@ -194,23 +196,28 @@ class Retrainer:
         if self._job is not None and self._job.name != name:
             self.stand_by()
         if self._job is None:
-            if time.monotonic() < self._again_at and self._failed == name:
+            if time.monotonic() < self._again_at:
                 return None
             log.info("begins", job=name)
-            self._job = Job(name, arguments)
+            try:
+                self._job = Job(name, arguments)
+            except OSError as error:
+                raise MillraceError(f"no job can be started on this machine: {error}") from error
         if self._job.name != name or self._job.status is None:
             return None
         status, answer = self._job.status, self._job.answer()
         if status == 0 and answer:
+            self._failures = 0
+            self._backoff.reset()
             return answer
         problem = answer.get("problem") or _ENDING.get(status, f"the job ended with status {status}")
         self._failures = self._failures + 1 if self._failed == name else 1
         self._failed = name
+        self._again_at = time.monotonic() + self._backoff.next()
         self.stand_by()
         if status in _ENDING or self._failures >= TRIES:
-            self._failed = ""
+            self._failures = 0
             return {"problem": problem}
-        self._again_at = time.monotonic() + self._backoff.next()
         log.warning("failed, is begun again", job=name, problem=problem)
         return None
 
