@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "users": "Show a user's features, or forget the user.",
     "items": "Show an item's features.",
     "models": "List, promote or roll back model versions.",
+    "retrain": "Have a new version trained now, and see how that stands.",
     "experiments": "Compare arms on real traffic: create, evaluate, start, stop, show, audit, plan.",
     "config": "Show every setting, its value and where it came from.",
     "bench": "Measure this machine: freshness, workers, learning, experiments, rollbacks, recommend.",

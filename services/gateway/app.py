@@ -17,10 +17,11 @@ from services.gateway.routes import (
     models,
     operations,
     recommend,
+    retraining,
     users,
 )
 
-ROUTES = (events, items, recommend, experiments, learning, models, users, operations, docs)
+ROUTES = (events, items, recommend, experiments, learning, models, retraining, users, operations, docs)
 
 
 def create_app(parts: Parts) -> ASGIApp:

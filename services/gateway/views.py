@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from millrace.experiments.asking import REFUSALS
+from millrace.registry.drift_signals import SignalBoard, signal_reader
 from millrace.registry.ledger import Ledger
 from millrace.settings import KafkaSettings, StreamSettings
 from millrace.stream.dead_letters import PREFIX
@@ -19,6 +20,7 @@ from millrace.stream.reader import Newest, TopicReader
 from millrace.stream.worker import Record
 from millrace.topics import EXPERIMENTS, MODEL_EVENTS, MODEL_UPDATES
 from millrace.v1.command_pb2 import Command
+from millrace.v1.drift_pb2 import DriftSignal
 from millrace.v1.experiment_pb2 import Experiment
 from millrace.v1.model_pb2 import ModelEvent, ModelUpdate, ParameterUpdate
 from services.gateway import metrics
@@ -80,6 +82,8 @@ class Views:
         How each model learns, by name.
     refusals
         Command id -> why it was refused, by a worker that writes no refusals of its own.
+    signals
+        The drift that holds.
     """
 
     def __init__(self, kafka: KafkaSettings, stream: StreamSettings) -> None:
@@ -87,12 +91,14 @@ class Views:
         self.experiments: dict[str, Experiment] = {}
         self.learning: dict[str, Learning] = {}
         self.refusals: dict[str, str] = {}
+        self.signals = SignalBoard()
         self._changed = asyncio.Event()
         self._feeds = {
             name: Feed(f"view-{name}", reader, _CHUNK, self.apply)
             for name, reader in (
                 ("records", lambda: TopicReader(kafka, [MODEL_EVENTS, EXPERIMENTS], "beginning", stream)),
                 ("updates", lambda: TopicReader(kafka, [MODEL_UPDATES, REFUSALS], Newest(2 * _NEWEST), stream)),
+                ("drift", lambda: signal_reader(kafka, stream)),
             )
         }
         for name, feed in self._feeds.items():
@@ -123,6 +129,8 @@ class Views:
             elif isinstance(message, ModelUpdate) and message.HasField("update"):
                 update = message.update
                 self.learning.setdefault(update.model_name, Learning(update)).take(update)
+            elif isinstance(message, DriftSignal):
+                self.signals.take(record)
             elif isinstance(message, Command):
                 reason = dict(record.headers).get(f"{PREFIX}reason", b"no reason given")
                 _remember(self.refusals, message.command_id, reason.decode("utf-8", "replace"))

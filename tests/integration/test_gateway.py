@@ -33,8 +33,9 @@ from benchmarks.seed import promote_first_ranker
 from millrace.events.build import now_ms
 from millrace.settings import KafkaSettings
 from millrace.stream.codec import encode
-from millrace.topics import COMMANDS, INTERACTIONS, ITEMS, MODEL_EVENTS, OUTCOMES
+from millrace.topics import COMMANDS, DRIFT_SIGNALS, INTERACTIONS, ITEMS, MODEL_EVENTS, OUTCOMES
 from millrace.v1.command_pb2 import Command
+from millrace.v1.drift_pb2 import DriftChannel, DriftSignal
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import Item
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
@@ -307,6 +308,30 @@ def test_versions_are_promoted_and_rolled_back_by_command(running: Running) -> N
     assert running.gateway.ask("GET", path).json["champion"]["version"] == "1"
 
 
+def test_a_retraining_is_asked_for_by_command_and_followed(running: Running) -> None:
+    path = "/api/v1/mlops/retrain"
+    assert running.gateway.ask("POST", f"{path}?model=nobody").status == 404
+    sent = running.gateway.ask("POST", f"{path}?wait_ms=0", {"reason": "new shop"}, Idempotency_Key="retrain-1")
+    assert (sent.status, sent.json) == (202, {"command_id": "retrain-1", "settled": False})
+    [command] = [one for one in running.commands() if one.command_id == "retrain-1"]
+    assert (command.retrain.model_name, command.reason, command.issued_by) == ("ranker", "new shop", "gateway")
+    begun = ModelEvent(event_id="r", retraining_id="r", model_name="ranker", command_id="retrain-1", reason="new shop")
+    begun.type, begun.at_ms = ModelEventType.MODEL_EVENT_TYPE_RETRAINING_STARTED, 5
+    moved = DriftSignal(signal_id="s", model_name="ranker", model_version="1", holds=True)
+    moved.channel = DriftChannel.DRIFT_CHANNEL_INPUT
+    send(running.kafka, MODEL_EVENTS, [("ranker", *encode(begun))])
+    send(running.kafka, DRIFT_SIGNALS, [("ranker", *encode(moved))])
+
+    def status() -> Any:
+        return running.gateway.ask("GET", f"{path}/status").json
+
+    in_time(lambda: status()["holding"] and status()["state"] == "collecting")
+    assert status()["newest"]["retraining_id"] == "r"
+    assert [one["signal_id"] for one in status()["holding"]] == ["s"]
+    again = running.gateway.ask("POST", f"{path}?wait_ms=0", Idempotency_Key="retrain-1")
+    assert (again.status, again.json["settled"], again.json["retraining_id"]) == (200, True, "r")
+
+
 def test_metrics_count_by_route(running: Running) -> None:
     running.gateway.ask("GET", "/api/v1/users/x/features")
     running.gateway.ask("GET", "/a/path/that/somebody/made/up")
@@ -342,7 +367,7 @@ def test_curl_of_the_readme_runs(running: Running) -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
     [block] = re.findall(r"^## Over HTTP\n.*?^```sh\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
     script = block.replace("localhost:8000", running.gateway.address)
-    assert script.count("curl") == 5
+    assert script.count("curl") == 6
 
     def runs() -> bool:
         # The features are there a moment after the event.
@@ -384,7 +409,7 @@ def test_every_path_keeps_its_description_whatever_is_asked(running: Running) ->
         with suppress(Unsatisfiable):
             conforms(operation.as_strategy(GenerationMode.NEGATIVE), address)
         tried.append(operation.label)
-    assert len(tried) == 18
+    assert len(tried) == 20
 
 
 def conforms(cases: SearchStrategy[schemathesis.Case[Any]], address: str) -> None:

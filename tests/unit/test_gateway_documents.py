@@ -32,6 +32,8 @@ PATHS = {
     "/api/v1/mlops/models": {"get"},
     "/api/v1/mlops/models/{version}/promote": {"post"},
     "/api/v1/mlops/models/rollback": {"post"},
+    "/api/v1/mlops/retrain": {"post"},
+    "/api/v1/mlops/retrain/status": {"get"},
     "/api/v1/users/{user_id}/features": {"get"},
     "/health": {"get"},
     "/ready": {"get"},
