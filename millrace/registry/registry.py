@@ -68,9 +68,12 @@ class Registry:
 
         Not idempotent by itself: callers look for the step's version first (``RegistryView.made_by``).
         """
+        from millrace.registry.ranking_flavor import describe
+
         self.create_model(name)
         with self.errors("log a version"), tempfile.TemporaryDirectory() as folder:
             digest = model.save(Path(folder))
+            describe(Path(folder), model)
             experiment = self.client.get_experiment_by_name(name)
             run = self.client.create_run(experiment.experiment_id, run_name=reason, tags={STEP_TAG: step_id})
             run_id: str = run.info.run_id

@@ -207,9 +207,9 @@ def test_a_detector_goes_on_from_its_state_as_if_it_had_not_stopped() -> None:
 
 def test_adwin_is_rivers_own_for_single_outcomes() -> None:
     outcomes = (np.random.default_rng(7).random(6_000) < np.repeat([0.05, 0.15], 3_000)).astype(float)
-    detector, rivers = adwin(), ADWIN(delta=0.002)  # type: ignore[no-untyped-call]
+    detector, rivers = adwin(), ADWIN(delta=0.002)
     for at, outcome in enumerate(outcomes):
-        rivers.update(outcome)  # type: ignore[no-untyped-call]
+        rivers.update(outcome)
         change = detector.update(Block(1, float(outcome), 1.0))
         assert (change is not None) == rivers.drift_detected
         if change is not None:

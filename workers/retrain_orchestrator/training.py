@@ -31,6 +31,7 @@ from millrace.registry.code_version import code_version
 from millrace.registry.gates import Gate, gate_tags
 from millrace.registry.journal import read_ledger
 from millrace.registry.ledger import Ledger
+from millrace.registry.ranking_flavor import describe
 from millrace.registry.registry import ARTIFACT_PATH, CODE_TAG, SCHEMA_TAG, SHA256_TAG, Registry
 from millrace.registry.training_runs import TrainingRun
 from millrace.registry.view import RegisteredVersion
@@ -150,6 +151,7 @@ class _Job:
             files = self._files(slots, trained, intake)
             self._progress.begin("storing")
             digest = trained.state.model.save(files / ARTIFACT_PATH)
+            describe(files / ARTIFACT_PATH, trained.state.model)
             self._run.files(files)
             verdicts = self._gates(slots, trained, intake)
         for gate in verdicts:
