@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "story": "Tell what became of one answer: clicks, outcomes, parameters.",
     "users": "Show a user's features, or forget the user.",
     "items": "Show an item's features.",
-    "models": "List, promote or roll back model versions.",
+    "models": "List, show, compare, promote or roll back model versions.",
     "experiments": "Compare arms on real traffic: create, evaluate, start, stop, show, audit, plan.",
     "config": "Show every setting, its value and where it came from.",
     "bench": "Measure this machine: freshness, workers, learning, experiments, rollbacks, recommend.",
