@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "users": "Show a user's features, or forget the user.",
     "items": "Show an item's features.",
     "models": "List, show, compare, promote or roll back model versions.",
+    "drift": "Show whether what the champion meets is still what it was made for.",
     "experiments": "Compare arms on real traffic: create, evaluate, start, stop, show, audit, plan.",
     "config": "Show every setting, its value and where it came from.",
     "bench": "Measure this machine: freshness, workers, learning, experiments, rollbacks, recommend.",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from river.drift import ADWIN, PageHinkley
 
@@ -82,8 +82,8 @@ def test_the_recursion_is_the_sum_over_all_beginnings(given_blocks: list[tuple[i
     """The product of all likelihood ratios since a beginning, times the outcomes of its block, added up."""
     detector = EDetector(REFERENCE, 1e90)
     blocks = [Block(count, float(total), float(count)) for count, total in given_blocks]
-    for block in blocks:
-        detector.update(block)
+    alarms = [detector.update(block) for block in blocks]
+    assume(not any(alarms))  # hundreds of clicks in a row are more than 1e90
     for each in detector.directions:
         mean = REFERENCE.ratio * each.mean
         changed = mean * math.exp(each.slope) / (1 + mean * math.expm1(each.slope))
