@@ -21,6 +21,8 @@ log = structlog.stdlib.get_logger(__name__)
 PROBLEM_TAG = "millrace.problem"
 KIND_TAG = "millrace.kind"
 TRAINING = "training"
+NOTE_TAG = "mlflow.note.content"
+"""Where MLflow's own pages have a run's description."""
 
 # MLflow refuses more in one request.
 _BATCH_MAX = 100
@@ -92,6 +94,11 @@ class TrainingRun:
         with self._registry.errors("log metrics"):
             for at in range(0, len(items), _BATCH_MAX):
                 self._registry.client.log_batch(self.run_id, metrics=items[at : at + _BATCH_MAX])
+
+    def note(self, text: str) -> None:
+        """What the run's page says, in Markdown."""
+        with self._registry.errors("describe the run"):
+            self._registry.client.set_tag(self.run_id, NOTE_TAG, text[:_VALUE_MAX_CHARS])
 
     def files(self, folder: Path, under: str | None = None) -> None:
         """The files in a folder as artifacts."""

@@ -33,6 +33,28 @@ class RegisteredVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionRun:
+    """The run that made a version.
+
+    Attributes
+    ----------
+    started_ms, ended_ms
+        Unix milliseconds; ``ended_ms`` is None while it is open.
+    plots
+        Paths of its pictures among its artifacts.
+    """
+
+    run_id: str
+    status: str
+    started_ms: int
+    ended_ms: int | None
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    plots: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryView:
     """A registered model as the registry holds it. ``aliases``: alias -> version; ``versions`` ascending."""
 

@@ -10,6 +10,7 @@ from services.gateway.front import Front
 from services.gateway.parts import Parts
 from services.gateway.routes import (
     docs,
+    drift,
     events,
     experiments,
     items,
@@ -21,7 +22,19 @@ from services.gateway.routes import (
     users,
 )
 
-ROUTES = (events, items, recommend, experiments, learning, models, retraining, users, operations, docs)
+ROUTES = (
+    events,
+    items,
+    recommend,
+    experiments,
+    learning,
+    models,
+    retraining,
+    drift,
+    users,
+    operations,
+    docs,
+)
 
 
 def create_app(parts: Parts) -> ASGIApp:

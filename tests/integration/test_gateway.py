@@ -33,9 +33,18 @@ from benchmarks.seed import promote_first_ranker
 from millrace.events.build import now_ms
 from millrace.settings import KafkaSettings
 from millrace.stream.codec import encode
-from millrace.topics import COMMANDS, DRIFT_SIGNALS, INTERACTIONS, ITEMS, MODEL_EVENTS, OUTCOMES
+from millrace.topics import (
+    COMMANDS,
+    DRIFT_DETECTOR_CHANGELOG,
+    DRIFT_SIGNALS,
+    INTERACTIONS,
+    ITEMS,
+    MODEL_EVENTS,
+    OUTCOMES,
+)
 from millrace.v1.command_pb2 import Command
-from millrace.v1.drift_pb2 import DriftChannel, DriftSignal
+from millrace.v1.detector_pb2 import DetectorState, WatchedLook, WatchedRest
+from millrace.v1.drift_pb2 import DriftChannel, DriftEvidence, DriftSignal
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import Item
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
@@ -308,6 +317,26 @@ def test_versions_are_promoted_and_rolled_back_by_command(running: Running) -> N
     assert running.gateway.ask("GET", path).json["champion"]["version"] == "1"
 
 
+def test_drift_is_what_the_detector_wrote(running: Running) -> None:
+    path = "/api/v1/mlops/drift"
+    assert running.gateway.ask("GET", path).status == 404
+    evidence = DriftEvidence(name="covisit", effect_size=0.2, effect_min=0.05, alarm=True)
+    signal = DriftSignal(signal_id="s", model_name="ranker", model_version="1", holds=True, evidence=[evidence])
+    signal.channel = DriftChannel.DRIFT_CHANNEL_INPUT
+    send(running.kafka, DRIFT_SIGNALS, [("ranker", *encode(signal))])
+    rest = WatchedRest(reign_id="r", model_version="1", hours=24, holding=[signal])
+    rest.measures.add(name="click_through", outcomes=500, before=0.1, after=0.08, evidence=0.4)
+    look = WatchedLook(reign_id="r", findings=[evidence])
+    parts = (("look", DetectorState(look=look)), ("rest", DetectorState(rest=rest)))
+    send(running.kafka, DRIFT_DETECTOR_CHANGELOG, [(f"ranker/{part}", *encode(state)) for part, state in parts])
+    in_time(lambda: running.gateway.ask("GET", path).status == 200)
+    told = running.gateway.ask("GET", path).json
+    assert (told["version"], told["watched"], told["measures"][0]["after"]) == ("1", True, 0.08)
+    in_time(lambda: [one["holds"] for one in running.gateway.ask("GET", path).json["signals"]] == [True])
+    assert [one["name"] for one in told["look"]["findings"]] == ["covisit"]
+    assert running.gateway.ask("GET", f"{path}?model=nobody").status == 404
+
+
 def test_a_retraining_is_asked_for_by_command_and_followed(running: Running) -> None:
     path = "/api/v1/mlops/retrain"
     assert running.gateway.ask("POST", f"{path}?model=nobody").status == 404
@@ -409,7 +438,7 @@ def test_every_path_keeps_its_description_whatever_is_asked(running: Running) ->
         with suppress(Unsatisfiable):
             conforms(operation.as_strategy(GenerationMode.NEGATIVE), address)
         tried.append(operation.label)
-    assert len(tried) == 20
+    assert len(tried) == 21
 
 
 def conforms(cases: SearchStrategy[schemathesis.Case[Any]], address: str) -> None:

@@ -29,6 +29,7 @@ PATHS = {
     "/api/v1/mlops/experiments/{experiment_id}": {"get"},
     "/api/v1/mlops/experiments/{experiment_id}/start": {"post"},
     "/api/v1/mlops/experiments/{experiment_id}/stop": {"post"},
+    "/api/v1/mlops/drift": {"get"},
     "/api/v1/mlops/models": {"get"},
     "/api/v1/mlops/models/{version}/promote": {"post"},
     "/api/v1/mlops/models/rollback": {"post"},
