@@ -61,6 +61,7 @@ class Runtime:
         self, worker: Worker, kafka: KafkaSettings, stream: StreamSettings, clock: Clock | None = None
     ) -> None:
         self._worker = worker
+        self._name = worker.name.encode()
         self._kafka = kafka
         self._stream = stream
         self._clock = clock or Clock()
@@ -127,7 +128,7 @@ class Runtime:
 
     def _step(self) -> None:
         self._membership.poll()
-        batch = read_batch(self._poll(), self._topics, self._active, self._stream.max_value_bytes)
+        batch = read_batch(self._poll(), self._topics, self._active, self._stream.max_value_bytes, self._name)
         for error in batch.problems:
             self._note(error)
         if self._merge is not None:
