@@ -115,22 +115,17 @@ def read_letters(kafka: KafkaSettings, topic: Topic) -> Iterator[Letter]:
     InfrastructureError
         The broker does not answer.
     """
-    states: dict[Identity, State] = {}
-    for raw in _records(kafka, topic):
-        facts = dict(raw.headers() or ())
-        state = facts.get(MARK)
-        identity = _identity(facts)
-        # A letter that was replayed stays so: a later "dropped" meant it as it stood before.
-        if identity is not None and state in (b"replayed", b"dropped") and states.get(identity) != "replayed":
-            states[identity] = "replayed" if state == b"replayed" else "dropped"
-    seen: set[Identity] = set()
-    for raw in _records(kafka, topic):
-        headers = raw.headers() or ()
-        facts = dict(headers)
-        identity = _identity(facts)
-        if identity is not None and MARK not in facts and identity not in seen:
-            seen.add(identity)
-            yield _letter(raw, topic, facts, identity, states.get(identity, "open"))
+    with RawReader(kafka, topic.dlq, Beginning()) as reader:
+        states = _marks(reader)
+        # Read twice and kept never: letters may be many, and large.
+        reader.again()
+        seen: set[Identity] = set()
+        for raw in _records(reader):
+            facts = dict(raw.headers() or ())
+            identity = _identity(facts)
+            if identity is not None and MARK not in facts and identity not in seen:
+                seen.add(identity)
+                yield _letter(raw, topic, facts, identity, states.get(identity, "open"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +185,21 @@ def parse_letter(text: str, topics: Mapping[str, Topic]) -> tuple[Topic, int | N
     return topics[name], int(offset) if at else None
 
 
-def _records(kafka: KafkaSettings, topic: Topic) -> Iterator[Fetched]:
-    with RawReader(kafka, topic.dlq, Beginning()) as reader:
-        while found := reader.rest():
-            yield from found
+def _records(reader: RawReader) -> Iterator[Fetched]:
+    while found := reader.rest():
+        yield from found
+
+
+def _marks(reader: RawReader) -> dict[Identity, State]:
+    states: dict[Identity, State] = {}
+    for raw in _records(reader):
+        facts = dict(raw.headers() or ())
+        state = facts.get(MARK)
+        identity = _identity(facts)
+        # A letter that was replayed stays so: a later "dropped" meant it as it stood before.
+        if identity is not None and state in (b"replayed", b"dropped") and states.get(identity) != "replayed":
+            states[identity] = "replayed" if state == b"replayed" else "dropped"
+    return states
 
 
 def _identity(facts: Mapping[str, bytes]) -> Identity | None:

@@ -23,6 +23,8 @@ _NO_GROUP = "millrace.inspection"
 # An answer takes milliseconds, the election of a controller seconds.
 _ASK_TIMEOUT_S = 6.0
 _BATCH = 500
+# An end behind a marker of a transaction is told by a fetch that found nothing: it waits this long (default: 500 ms).
+_FETCH_WAIT_MS = 50
 SILENCE_S = 20.0
 """A broker that brings nothing for so long, before the end that it told, is away."""
 # Each time that gaps (compaction, markers of transactions) left too few records, so much further back.
@@ -52,7 +54,9 @@ class RawReader:
         self._topic = topic
         stream = StreamSettings()
         self._consumer = Consumer(
-            consumer_config(kafka, _NO_GROUP) | {"enable.partition.eof": True} | memory_bound(stream),
+            consumer_config(kafka, _NO_GROUP)
+            | {"enable.partition.eof": True, "fetch.wait.max.ms": _FETCH_WAIT_MS}
+            | memory_bound(stream),
             logger=logs.kafka_logger(),
         )
         try:
@@ -99,6 +103,11 @@ class RawReader:
             if inside := [one for one in found if one.offset() < self._bounds[one.partition()][1]]:
                 return inside
         return ()
+
+    def again(self) -> None:
+        """Go back to the first record that the topic kept when the reader was made."""
+        self._ahead.clear()
+        self._assign({number: low for number, (low, _end) in self._bounds.items()})
 
     def close(self) -> None:
         """Stop reading."""

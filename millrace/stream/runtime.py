@@ -67,7 +67,7 @@ class Runtime:
         self._clock = clock or Clock()
         self._topics = {topic.name: topic for topic in worker.topics}
         self._progress = Progress(stream.durability_margin_ms / 1_000)
-        self._telemetry = Telemetry(worker.name, stream, self._clock.wall)
+        self._telemetry = Telemetry(worker.name, self._topics, stream, self._clock.wall)
         self._status = Status(stream.stalled_after_ms / 1_000, self._clock.monotonic)
         self._backoff = Backoff(stream.backoff_max_ms / 1_000)
         self._output = self._make_output()

@@ -62,6 +62,7 @@ def build(settings: Settings, turns: Turns) -> faust.App:
     # Set when there is something to look at before the interval is over.
     due = asyncio.Event()
     model_name = settings.orchestrator.model_name
+    metrics.DEAD_LETTERS.labels(NAME, COMMANDS.name)
     BUFFERED_COMMANDS_MAX.labels(model_name).set(settings.orchestrator.buffered_commands_max)
 
     def leads() -> bool:
