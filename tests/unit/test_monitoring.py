@@ -34,13 +34,13 @@ EXPRESSIONS = {
 
 
 def test_the_page_is_what_the_code_says() -> None:
-    assert DOCUMENT.read_text() == document(), "python -m deploy.prometheus.document"
+    assert DOCUMENT.read_text() == document(), "make monitoring"
 
 
 @pytest.mark.parametrize("page", ALL, ids=lambda page: page.name)
 def test_dashboards_are_what_the_code_says(page: Dashboard) -> None:
     written = FOLDER / f"{page.name}.json"
-    assert written.read_text() == text(page), "python -m deploy.grafana"
+    assert written.read_text() == text(page), "make monitoring"
     content = json.loads(text(page))
     panels = content["panels"]
     assert [panel["id"] for panel in panels] == list(range(1, len(panels) + 1))
