@@ -146,6 +146,8 @@ def test_what_is_no_command_goes_to_the_dead_letters(start: Start, model: Model)
     unnamed.command_id = ""
     producer = Producer(producer_config(model.kafka))
     producer.produce(COMMANDS.name, b"\xff\xff", b"k", headers=[("schema", b"millrace.v1.Command")])
+    for_another = [("schema", b"millrace.v1.Command"), ("replay.worker", b"experiment_tracker")]
+    producer.produce(COMMANDS.name, b"\xff\xff", b"k", headers=for_another)  # type: ignore[arg-type]
     producer.produce(COMMANDS.name, unnamed.SerializeToString(), b"k", headers=[("schema", b"millrace.v1.Command")])
     assert producer.flush(10) == 0
     child = start(model.name)

@@ -22,7 +22,7 @@ from millrace.settings import Settings, home
 from millrace.stream import metrics
 from millrace.stream.backoff import Backoff
 from millrace.stream.codec import decode
-from millrace.stream.dead_letters import dead_letter_headers
+from millrace.stream.dead_letters import dead_letter_headers, is_for_others
 from millrace.stream.worker import Record
 from millrace.topics import COMMANDS
 from millrace.v1.command_pb2 import Command
@@ -61,6 +61,7 @@ def build(settings: Settings, turns: Turns, decisions: Decisions) -> faust.App:
     # Set when there is something to look at before the interval is over.
     due = asyncio.Event()
     model_name = settings.orchestrator.model_name
+    metrics.DEAD_LETTERS.labels(NAME, COMMANDS.name)
     BUFFERED_COMMANDS_MAX.labels(model_name).set(settings.orchestrator.buffered_commands_max)
 
     def leads() -> bool:
@@ -73,6 +74,9 @@ def build(settings: Settings, turns: Turns, decisions: Decisions) -> faust.App:
         events: AsyncIterator[Any] = stream.noack().events()
         async for event in events:
             record = as_record(event)
+            if is_for_others(record.headers, NAME.encode()):
+                event.ack()
+                continue
             try:
                 command = decode(record.value or b"", record.headers, Command, max_bytes)
                 check_command(command)
