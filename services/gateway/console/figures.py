@@ -10,14 +10,16 @@ from millrace.stream import scrape
 from services.gateway.console.asking import Said
 
 # A rate of one second jumps with every batch, and its quantiles are noise; of ten they come late.
-RATE_OVER, DELAY_OVER = 3, 5
-"""Readings that a rate and a quantile of delays are taken over."""
+RATE_OVER, DELAY_OVER, LOSS_OVER = 3, 5, 20
+"""Readings that a rate, a quantile of delays, and the learner's loss are taken over."""
+
+_SLOTS = "millrace_learner_slots_total"
 
 RATES: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
     "events": ("feature_updater", "millrace_stream_records_total", {"topic": "interactions"}),
     "answers": ("recommender", "millrace_recommender_answers_total", {}),
     "outcomes": ("outcome_joiner", "millrace_joiner_slots_total", {}),
-    "learned": ("online_learner", "millrace_learner_slots_total", {}),
+    "learned": ("online_learner", _SLOTS, {}),
 }
 """Name of a rate -> the process, counter and labels that it is of."""
 DELAYS: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
@@ -68,6 +70,26 @@ class Figures:
             kept.append((seconds, sum(known)))
             found[name] = sum(count for _, count in kept) / sum(lasted for lasted, _ in kept)
         return found
+
+    def learning(self, said: Sequence[Said]) -> dict[str, float | None]:
+        """``loss``: log loss of a slot, in nats, before it is learned; ``buffer``: share of the buffer that is full."""
+        learners = list(_of(said, "online_learner"))
+        growths = [
+            (
+                self._growth("loss", one, "millrace_learner_log_loss_nats_total", {}),
+                self._growth("slots", one, _SLOTS, {}),
+            )
+            for one in learners
+        ]
+        kept = self._came.setdefault("loss", deque(maxlen=LOSS_OVER))
+        kept.extend((slots, loss) for loss, slots in growths if loss is not None and slots is not None)
+        slots = sum(count for count, _ in kept)
+        held = sum(scrape.total(one.samples, "millrace_learner_buffer_slots") for one in learners)
+        most = sum(scrape.total(one.samples, "millrace_learner_buffer_slots_max") for one in learners)
+        return {
+            "loss": sum(loss for _, loss in kept) / slots if slots else None,
+            "buffer": 100 * held / most if most else None,
+        }
 
     def delays(self, said: Sequence[Said]) -> dict[str, tuple[float, float] | None]:
         """Of each delay, its median and 99th percentile over the last readings, ms; None where nothing came."""

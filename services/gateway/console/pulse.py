@@ -111,6 +111,7 @@ class Pulse:
         return {
             "at_ms": now_ms(),
             "rates": rates,
+            "learning": self._figures.learning(self.said),
             "freshness": {
                 "features": delays["features"],
                 "recommendation": _sum(delays["features"], delays["answer"]),
@@ -128,6 +129,11 @@ class Pulse:
     async def close(self) -> None:
         """Stop."""
         await self.watched.close()
+
+
+def numbers(reading: Reading) -> dict[str, Any]:
+    """What charts are drawn of."""
+    return {name: reading[name] for name in ("at_ms", "rates", "freshness", "learning")}
 
 
 def parts_of(said: Sequence[Said]) -> list[dict[str, object]]:

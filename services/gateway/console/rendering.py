@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.responses import Response
 
+from services.gateway.console.words import label_of, source
+
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -43,6 +45,11 @@ def when(at_ms: float) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def hour(at_ms: float) -> str:
+    """The time of a day in UTC, to the second."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%H:%M:%S")
+
+
 def clock(at_ms: float) -> str:
     """The time of a day in UTC, to the millisecond."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
@@ -72,7 +79,7 @@ def percent(share: float | None, digits: int = 2) -> str:
 
 def signed_percent(share: float) -> str:
     """A relative difference, with its sign."""
-    return f"{share * 100:+.1f} %"
+    return f"{share * 100:+.1f} %".replace("-", "−")
 
 
 class Renderer:
@@ -90,10 +97,13 @@ class Renderer:
         self._templates.filters |= {
             "when": when,
             "clock": clock,
+            "hour": hour,
             "span": span,
             "plain": plain,
             "percent": percent,
             "signed_percent": signed_percent,
+            "column": label_of,
+            "source": source,
         }
         self._templates.globals |= {"pages": PAGES}
 

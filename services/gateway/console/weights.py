@@ -18,7 +18,7 @@ from millrace.stream.worker import Record
 from millrace.topics import MODEL_UPDATES
 from millrace.v1.model_pb2 import ModelUpdate
 from services.gateway.console.watched import Watched
-from services.gateway.console.words import label
+from services.gateway.console.words import label_of
 
 if TYPE_CHECKING:
     from millrace.learning.serving import ServedLine
@@ -138,7 +138,7 @@ def explain(model: RankingModel, features: Sequence[float], score: float, most: 
         name = column.partition(">")[0]
         added[name] = added.get(name, 0.0) + value
     order = sorted(added, key=lambda name: -abs(added[name]))
-    parts = [Part(name, _label(name), added[name]) for name in order[:most] if added[name]]
+    parts = [Part(name, label_of(name), added[name]) for name in order[:most] if added[name]]
     rest = sum(added[name] for name in order[most:])
     log_odds = model.intercept + sum(added.values())
     probability = 1 / (1 + np.exp(-np.clip(log_odds, -30, 30)))
@@ -157,7 +157,3 @@ def _columns(model: RankingModel, features: Sequence[float]) -> npt.NDArray[np.f
         for term in model.terms
     ]
     return np.array([*features, *terms])
-
-
-def _label(name: str) -> str:
-    return " × ".join(label(one) for one in name.split("*"))

@@ -62,7 +62,7 @@ PARTS: Mapping[str, Part] = {
     ),
 }
 LABELS: Mapping[str, str] = {
-    "covisit": "bought or read after the last items",
+    "covisit": "follows the last items",
     "covisit_last": "follows the last item",
     "covisit_support": "follows how many of the last items",
     "covisit_log": "follows the last items (log)",
@@ -111,6 +111,17 @@ SOURCES: Mapping[str, str] = {
 }
 
 
-def label(column: str) -> str:
-    """What a column of the model means; of two that are multiplied, or of one from a value on, in words too."""
-    return LABELS.get(column, column.replace("_", " "))
+def label(feature: str) -> str:
+    """What a feature means."""
+    return LABELS.get(feature, feature.replace("_", " "))
+
+
+def label_of(column: str) -> str:
+    """What a column of the model is: a feature, one beyond a value, or the product of two."""
+    factors = [one.partition(">") for one in column.split("*")]
+    return " × ".join(label(one) + (f" beyond {knot}" if knot else "") for one, _, knot in factors)
+
+
+def source(name: str) -> str:
+    """Where an item of an answer came from."""
+    return SOURCES.get(name, name.replace("_", " "))

@@ -15,10 +15,13 @@ _FOLDER = "services.gateway.console"
 
 
 def router(parts: Parts) -> APIRouter:
-    """A route for each file of the folder ``assets``."""
+    """A route for each file of the folder ``assets``, and the address that browsers ask for by themselves."""
     del parts
     routes = APIRouter(include_in_schema=False)
-    for file in files(_FOLDER).joinpath("assets").iterdir():
+    folder = files(_FOLDER).joinpath("assets")
+    icon = _asset(folder.joinpath("wheel.svg").read_bytes(), _KINDS["svg"])
+    routes.add_api_route("/favicon.ico", icon, methods=["GET"])
+    for file in folder.iterdir():
         kind = _KINDS.get(file.name.rpartition(".")[2])
         if kind is not None:
             path = f"/console/assets/{file.name}"

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from services.gateway.console.charts import Chart
 from services.gateway.console.pages import page_routes
 from services.gateway.console.pulse import Reading, parts_of
-from services.gateway.console.sse import Event
 from services.gateway.parts import Parts
-
-_NUMBERS = ("at_ms", "rates", "freshness")
-
-
-class Chart(NamedTuple):
-    """A chart of the page: where its figure stands in a reading, and what it means."""
-
-    group: str
-    name: str
-    title: str
-    unit: str
-    means: str
-
 
 RATES = (
     Chart("rates", "events", "Events", "/s", "What users did: views, clicks, purchases, taken into features."),
@@ -53,32 +40,16 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.get("/")
     async def page() -> Response:
-        last = pulse.readings[-1] if pulse.readings else None
-        return console.renderer.page("now.html", "/", rates=RATES, freshness=FRESHNESS, **shown(last))
+        return console.renderer.page("now.html", "/", rates=RATES, freshness=FRESHNESS, **await values())
 
     @routes.get("/console/now/stream")
     async def stream() -> Response:
-        return console.viewers.stream(events())
+        return console.beating("now_parts.html", values)
 
-    async def events() -> AsyncIterator[Event | None]:
-        yield "history", [numbers(one) for one in pulse.readings]
-        sent = ""
-        async for reading in pulse.follow():
-            if reading is None:
-                yield None
-                continue
-            yield "reading", numbers(reading)
-            text = console.renderer.fragment("now_parts.html", **shown(reading))
-            if text != sent:
-                sent = text
-                yield "html", {"target": "live", "html": text}
+    async def values() -> dict[str, Any]:
+        return shown(pulse.readings[-1] if pulse.readings else None)
 
     return routes
-
-
-def numbers(reading: Reading) -> dict[str, Any]:
-    """What charts are drawn of."""
-    return {name: reading[name] for name in _NUMBERS}
 
 
 def shown(reading: Reading | None) -> dict[str, Any]:

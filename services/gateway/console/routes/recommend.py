@@ -24,7 +24,6 @@ from services.gateway.console.pages import page_routes
 from services.gateway.console.reading import Found, Place, read_piece
 from services.gateway.console.rendering import HEADERS
 from services.gateway.console.weights import Explained, explain
-from services.gateway.console.words import SOURCES
 from services.gateway.parts import Parts
 
 K = 8
@@ -103,7 +102,6 @@ def router(parts: Parts) -> APIRouter:
             "lately": (),
             "answer": answer,
             "known": state and user_as_dict(user, state, now_ms(), parts.settings.features.user_half_life_ms),
-            "sources": SOURCES,
             "items": [
                 {
                     "item": one,
