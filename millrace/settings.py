@@ -329,6 +329,16 @@ class GatewaySettings(_Group):
         5_000, description="Longest wait for what comes of a command, where a request does not say how long."
     )
     drain_timeout_ms: Positive = Field(10_000, description="Longest time to finish after SIGTERM, milliseconds.")
+    console: bool = Field(True, description="Whether the ops console is served at /.")
+    # Each may have a reader of Kafka: a few MB, and a thread.
+    console_viewers_max: Positive = Field(
+        30, description="Most pages of the console that are kept up to date at once; more are told to come again."
+    )
+    console_metrics: str = Field(
+        "",
+        description="Where the console asks processes how they are: addresses (host:port) of their metrics, separated "
+        "by commas; empty: those that say so in the folder run of MILLRACE_HOME.",
+    )
 
 
 class DriftSettings(_Group):

@@ -10,6 +10,7 @@ from millrace.settings import Settings
 from millrace.stream.http import Readiness
 from services.gateway.backlog import Backlog
 from services.gateway.commands import CommandDesk
+from services.gateway.console.console import Console
 from services.gateway.features import FeatureReader
 from services.gateway.intake import Intake
 from services.gateway.problems import NOT_FOUND, Problem
@@ -31,6 +32,7 @@ class Parts:
     backlog: Backlog
     views: Views
     desk: CommandDesk
+    console: Console
 
     @classmethod
     def make(cls, settings: Settings) -> Parts:
@@ -51,6 +53,7 @@ class Parts:
             Backlog(settings.kafka),
             views,
             CommandDesk(settings.kafka, views, own.delivery_timeout_ms / 1_000),
+            Console(settings),
         )
 
     def ledger_of(self, model: str) -> Ledger:
@@ -72,6 +75,7 @@ class Parts:
         try:
             await self.events.close()
         finally:
+            await self.console.close()
             await self.views.close()
             await self.recommender.close()
             await self.features.close()
