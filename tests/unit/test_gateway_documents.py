@@ -34,6 +34,7 @@ PATHS = {
     "/api/v1/mlops/models/{version}/promote": {"post"},
     "/api/v1/mlops/models/rollback": {"post"},
     "/api/v1/users/{user_id}/features": {"get"},
+    "/api/v1/users/{user_id}": {"delete"},
     "/health": {"get"},
     "/ready": {"get"},
     "/metrics": {"get"},
