@@ -131,6 +131,11 @@ class Registry:
             self._fit_to_serve(name, version)
             self.client.set_registered_model_alias(name, alias, version)
 
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Point an alias to no version. The orchestrator only."""
+        with self.errors(f"delete alias {alias}"):
+            self.client.delete_registered_model_alias(name, alias)
+
     def download(self, name: str, version: str, into: Path) -> None:
         """Copy the files of a version into an existing folder, to serve it.
 

@@ -112,7 +112,10 @@ class TrainingRun:
             return Path(fetched)
 
     def register(self, tags: Mapping[str, str]) -> RegisteredVersion:
-        """Make the run's files a version, with these tags."""
+        """Make the run's files a version, with these tags; one that the job has made already is that one."""
+        made = self._registry.view(self._model_name).made_by(self._step_id)
+        if made is not None:
+            return made
         try:
             return self._registry.create_version(
                 self._model_name, self.run_id, self._reason, {STEP_TAG: self._step_id, REASON_TAG: self._reason, **tags}

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 CHAMPION = "champion"
 """Alias of the version that serves: a projection of topic ``model-events``, written by the orchestrator only."""
 
+CHALLENGER = "challenger"
+"""Alias of the version that a retraining has in an experiment, while it is there; a projection too."""
+
 
 @dataclass(frozen=True, slots=True)
 class RegisteredVersion:

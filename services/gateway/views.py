@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from millrace.drift.status import SIGNALS_READ, DriftStatus, model_of
 from millrace.experiments.asking import REFUSALS
+from millrace.registry.drift_signals import SignalBoard
 from millrace.registry.ledger import Ledger
 from millrace.settings import KafkaSettings, StreamSettings
 from millrace.stream.dead_letters import PREFIX
@@ -85,6 +86,8 @@ class Views:
         What the drift detector wrote of each model, by name.
     refusals
         Command id -> why it was refused, by a worker that writes no refusals of its own.
+    signals
+        The drift that holds.
     """
 
     def __init__(self, kafka: KafkaSettings, stream: StreamSettings) -> None:
@@ -93,6 +96,7 @@ class Views:
         self.learning: dict[str, Learning] = {}
         self.drift: dict[str, DriftStatus] = {}
         self.refusals: dict[str, str] = {}
+        self.signals = SignalBoard()
         self._changed = asyncio.Event()
         self._feeds = {
             name: Feed(f"view-{name}", reader, _CHUNK, self.apply)
@@ -134,6 +138,7 @@ class Views:
             elif isinstance(message, DetectorState | DriftSignal):
                 name = model_of(message, record.key) or ""
                 self.drift.setdefault(name, DriftStatus(name)).take(message)
+                self.signals.take(record)
             elif isinstance(message, Command):
                 reason = dict(record.headers).get(f"{PREFIX}reason", b"no reason given")
                 _remember(self.refusals, message.command_id, reason.decode("utf-8", "replace"))

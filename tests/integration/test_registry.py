@@ -21,7 +21,7 @@ from millrace.registry.cache import ModelCache
 from millrace.registry.checkpoint_runs import CHECKPOINT_TAG, CheckpointRuns
 from millrace.registry.registry import SCHEMA_TAG, Registry
 from millrace.registry.river_portable import NotPortable
-from millrace.registry.view import CHAMPION, RegistryView
+from millrace.registry.view import CHALLENGER, CHAMPION, RegistryView
 from millrace.settings import MlflowSettings
 
 # What mlflow.pyfunc says of itself when it is imported.
@@ -91,6 +91,8 @@ def test_versions_tags_and_aliases(mlflow: MlflowSettings) -> None:
     registry.log_version("tagged", model, "step-2", "the second")
     registry.set_alias("tagged", CHAMPION, "2")
     registry.set_alias("tagged", CHAMPION, "1")
+    registry.set_alias("tagged", CHALLENGER, "2")
+    registry.delete_alias("tagged", CHALLENGER)
     view = registry.view("tagged")
     assert [version.version for version in view.versions] == ["1", "2"]
     assert view.aliases == {CHAMPION: "1"}

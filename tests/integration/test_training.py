@@ -48,8 +48,9 @@ from tests.conftest import Child, StartProcess
 from tests.integration.orchestration import Model
 from tests.learning_support import outcomes
 from tests.stream_support import Raw, send
+from workers.retrain_orchestrator.jobs import NOT_ENOUGH
 from workers.retrain_orchestrator.signals import Cancellation
-from workers.retrain_orchestrator.train import NOT_ENOUGH, main
+from workers.retrain_orchestrator.train import main
 from workers.retrain_orchestrator.training import Asked, train
 
 COUNT = 1_500

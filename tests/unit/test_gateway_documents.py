@@ -33,6 +33,8 @@ PATHS = {
     "/api/v1/mlops/models": {"get"},
     "/api/v1/mlops/models/{version}/promote": {"post"},
     "/api/v1/mlops/models/rollback": {"post"},
+    "/api/v1/mlops/retrain": {"post"},
+    "/api/v1/mlops/retrain/status": {"get"},
     "/api/v1/users/{user_id}/features": {"get"},
     "/api/v1/users/{user_id}": {"delete"},
     "/health": {"get"},
