@@ -260,7 +260,6 @@ async def test_it_is_not_ready_without_a_broker(app: ASGIApp) -> None:
         "view of drift is not read yet (kafka)",
         "view of signals is not read yet (kafka)",
         "view of updates is not read yet (kafka)",
-        "view of drift is not read yet (kafka)",
     ]
 
 
