@@ -108,6 +108,19 @@ class Intake:
             metrics.MESSAGES.labels(topic.name, "undelivered").inc(len(taken.failed) - invalid)
         return taken.response(batch)
 
+    async def put(self, topic: Topic, message: Interaction) -> None:
+        """Have the broker take one message. Raises Problem or DeliveryFailed."""
+        if self._pending >= self._pending_max:
+            raise Problem(OVERLOADED, f"{self._pending} events and items wait for the broker", system="kafka")
+        self._pending += 1
+        try:
+            undelivered = await self._events.deliver([message])
+        finally:
+            self._pending -= 1
+        metrics.MESSAGES.labels(topic.name, "undelivered" if undelivered else "acknowledged").inc()
+        if undelivered:
+            raise undelivered[0]
+
     async def _send(self, entries: list[object], read: Callable[[Written, int], M], id_of: Callable[[M], str]) -> Taken:
         taken = Taken([None] * len(entries))
         messages: list[M] = []

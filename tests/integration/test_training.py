@@ -15,6 +15,9 @@ from millrace.cli.models import command as models
 from millrace.drift.measures import CALIBRATION, CLICK_THROUGH, LOG_LOSS, SCORE, of_segment
 from millrace.drift.storing import REFERENCE_FILE, ModelReference
 from millrace.errors import InfrastructureError, MillraceError
+from millrace.events.build import now_ms
+from millrace.features.store import FeatureStore
+from millrace.features.user_state import STATE, user_key
 from millrace.learning.state import STATE_FILE
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
 from millrace.ranking.model import RankingModel
@@ -30,6 +33,7 @@ from millrace.settings import (
     DAY_MS,
     KafkaSettings,
     MlflowSettings,
+    RedisSettings,
     Settings,
     StreamSettings,
     TrainingSettings,
@@ -53,6 +57,7 @@ COUNT = 1_500
 SLOTS = 5
 # Refusals are to be told apart from a server whose neighbours keep it waiting.
 MLFLOW_TIMEOUT_MS = 60_000
+FAILED = ("few", "forgotten", "kept too long", "foreign", "nan", "large")
 GATES = ["enough_data", "loads", "golden", "better", "segments"]
 SMALL = {"outcomes_min": 500, "examples_min": 5_000, "segment_examples_min": 200}
 
@@ -73,8 +78,8 @@ def records(made: Sequence[Outcome]) -> Sequence[Raw]:
 class World:
     """Outcomes on the topic, and the settings of a job."""
 
-    def __init__(self, kafka: KafkaSettings, mlflow: MlflowSettings) -> None:
-        self.kafka, self.mlflow = kafka, mlflow
+    def __init__(self, kafka: KafkaSettings, mlflow: MlflowSettings, redis: RedisSettings) -> None:
+        self.kafka, self.mlflow, self.redis = kafka, mlflow, redis
         send(kafka, OUTCOMES, records(spread(list(outcomes(COUNT, seed=5)))))
         self.window = find_window(kafka, OUTCOMES, 0)
 
@@ -87,7 +92,7 @@ class World:
 
     def settings(self, **training: Any) -> Settings:
         values = Settings()
-        values.kafka, values.mlflow = self.kafka, self.mlflow
+        values.kafka, values.mlflow, values.redis = self.kafka, self.mlflow, self.redis
         values.training = TrainingSettings(**{**SMALL, **training})
         return values
 
@@ -103,8 +108,9 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(topics_applied: KafkaSettings, mlflow_uri: str) -> World:
-    return World(topics_applied, MlflowSettings(tracking_uri=mlflow_uri, timeout_ms=MLFLOW_TIMEOUT_MS))
+def world(topics_applied: KafkaSettings, mlflow_uri: str, redis_url: str) -> World:
+    mlflow = MlflowSettings(tracking_uri=mlflow_uri, timeout_ms=MLFLOW_TIMEOUT_MS)
+    return World(topics_applied, mlflow, RedisSettings(url=redis_url))
 
 
 def runs(model: Model) -> Sequence[Any]:
@@ -244,6 +250,7 @@ def test_the_same_offsets_make_the_same_version_and_its_run_tells_the_story(
 def env(world: World, kafka_env: Mapping[str, str]) -> Mapping[str, str]:
     return {
         **kafka_env,
+        "REDIS_URL": world.redis.url,
         "MLFLOW_TRACKING_URI": world.mlflow.tracking_uri,
         "MLFLOW_TIMEOUT_MS": str(MLFLOW_TIMEOUT_MS),
         "MILLRACE_TRAINING_OUTCOMES_MIN": "500",
@@ -297,6 +304,19 @@ def test_what_cannot_be_learned_from_is_refused_with_the_reason(
     with pytest.raises(NotEnough, match=r"1,500 outcomes, and 2,000 are needed \(MILLRACE_TRAINING_OUTCOMES_MIN\)"):
         world.train(model.name, "few", outcomes_min=2_000)
 
+    # What a person did before asking to be forgotten is not learned; tests of the gateway have the asking.
+    theirs = sum(outcome.user_id == "user 1" for outcome in outcomes(COUNT, seed=5))
+    assert theirs > 0
+    store = FeatureStore(world.redis)
+    store.connect()
+    store.ask("HSET", user_key("user 1"), "state", STATE.pack(0, 0, 0, now_ms(), now_ms(), 0, 0))
+    with pytest.raises(NotEnough, match=f"{COUNT - theirs:,} outcomes, and 2,000 are needed"):
+        world.train(model.name, "forgotten", outcomes_min=2_000)
+    with pytest.raises(MillraceError, match=r"USER_TTL_MS=2592000000 \(30 days\) must not be below .* \(31 days\)"):
+        world.train(model.name, "kept too long", window_ms=31 * DAY_MS)
+    store.ask("DEL", user_key("user 1"))
+    store.close()
+
     before = find_window(world.kafka, OUTCOMES, 0)
     foreign, bad = list(outcomes(40, seed=7)), list(outcomes(40, seed=8))
     for outcome in foreign:
@@ -313,7 +333,7 @@ def test_what_cannot_be_learned_from_is_refused_with_the_reason(
     with pytest.raises(UnusableData, match="more than 100 slots in the window"):
         world.train(model.name, "large", slots_max=100)
     statuses = {run.info.run_name: (run.info.status, PROBLEM_TAG in run.data.tags) for run in runs(model)}
-    assert statuses == {f"test {name}": ("FAILED", True) for name in ("few", "foreign", "nan", "large")}
+    assert statuses == {f"test {name}": ("FAILED", True) for name in FAILED}
     with pytest.raises(MillraceError, match="was made anew"):
         world.train(model.name, "gone", Window("another", world.window.bounds))
     with pytest.raises(MillraceError, match="are not on the broker"):

@@ -36,6 +36,7 @@ PATHS = {
     "/api/v1/mlops/retrain": {"post"},
     "/api/v1/mlops/retrain/status": {"get"},
     "/api/v1/users/{user_id}/features": {"get"},
+    "/api/v1/users/{user_id}": {"delete"},
     "/health": {"get"},
     "/ready": {"get"},
     "/metrics": {"get"},

@@ -50,6 +50,7 @@ from workers.retrain_orchestrator.contenders import champion_before, popularity
 from workers.retrain_orchestrator.progress import Progress
 from workers.retrain_orchestrator.scratch import scratch
 from workers.retrain_orchestrator.signals import Cancellation
+from workers.retrain_orchestrator.training_erasures import Erasures, forgotten
 from workers.retrain_orchestrator.training_note import note
 
 log = structlog.stdlib.get_logger(__name__)
@@ -103,7 +104,7 @@ def train(settings: Settings, asked: Asked, cancellation: Cancellation) -> Regis
     NotEnough, UnusableData
         See there; the run in MLflow says so too.
     InfrastructureError, MillraceError
-        Kafka or MLflow does not answer, or something that only a person can mend.
+        Kafka, Redis or MLflow does not answer, or something that only a person can mend.
     """
     plots.check()
     registry = Registry(settings.mlflow)
@@ -145,6 +146,8 @@ class _Job:
         self._progress = Progress()
         # When the first and the last outcome of the window were appended, Unix milliseconds.
         self._span_ms: tuple[int, int] | None = None
+        # Outcomes from before their user's erasure: not learned.
+        self._forgotten = 0
 
     def do(self) -> RegisteredVersion:
         self._describe()
@@ -183,15 +186,20 @@ class _Job:
         """The window's slots to disk."""
         self._progress.begin("reading outcomes", self._window.offsets)
         reader, before = WindowReader(self._settings.kafka, OUTCOMES, self._window, self._settings.stream), 0
-        with Intake(self._folder, self._ours) as intake:
+        with Intake(self._folder, self._ours) as intake, Erasures(self._settings) as erasures:
             for batch in reader.batches():
                 for undecodable in batch.refused:
                     intake.refuse(undecodable.reason)
-                for record in batch.records:
-                    if isinstance(record.message, Outcome):
-                        first, last = self._span_ms or (record.append_time_ms, record.append_time_ms)
-                        self._span_ms = min(first, record.append_time_ms), max(last, record.append_time_ms)
-                        intake.take(record.message, record.partition, record.append_time_ms)
+                known = [(one, one.message) for one in batch.records if isinstance(one.message, Outcome)]
+                erased = erasures.of(outcome.user_id for _, outcome in known)
+                for record, outcome in known:
+                    at_ms = record.append_time_ms
+                    if forgotten(outcome, at_ms, erased):
+                        self._forgotten += 1
+                        continue
+                    first, last = self._span_ms or (at_ms, at_ms)
+                    self._span_ms = min(first, at_ms), max(last, at_ms)
+                    intake.take(outcome, record.partition, at_ms)
                 self._progress.did(reader.done - before)
                 before = reader.done
             intake.check()
@@ -250,6 +258,7 @@ class _Job:
                 "examples": intake.examples,
                 "clicks": intake.clicks,
                 "outcomes_refused": intake.refused.total(),
+                "outcomes_forgotten": self._forgotten,
                 "outcomes_of_another_schema": intake.foreign.total(),
                 **{f"moved_{each.name}": each.moved() for each in values},
             }

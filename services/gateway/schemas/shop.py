@@ -122,6 +122,17 @@ class Answer(BaseModel):
     serve_micros: int
 
 
+class Forgotten(BaseModel):
+    """A person who is being forgotten."""
+
+    user_id: str
+    event_id: Annotated[str, Field(description="Of the FORGET event.")]
+    logs_end_ms: Annotated[
+        dict[str, int],
+        Field(description="Topic -> when its last record of the person is gone, if the person does not come back."),
+    ]
+
+
 class UserFeatures(Told):
     """What is known of a user."""
 
