@@ -89,7 +89,7 @@ def running(
     """The pipeline with shoppers, and a Prometheus with our configuration, but quicker."""
     folder = tmp_path_factory.mktemp("prometheus")
     config = yaml.safe_load(ALERTS.with_name("prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": "1s", "scrape_timeout": "900ms", "evaluation_interval": "1s"}
+    config["global"] = {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(ALERTS)]
     (finding,) = config["scrape_configs"][0]["file_sd_configs"]
     finding["files"] = [str(millrace_home / "run" / "targets" / "*.json")]
