@@ -47,8 +47,26 @@ run: $(READY) $(GENERATED) ## The whole pipeline on real parts with simulated sh
 test: $(READY) $(GENERATED) ## Every test that needs only pip (ARGS="-k some" for a part, in one process)
 	@$(BIN)/python -m pytest -m "not system" -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
 
+# What tests of the console look with: Debian's Chromium with its driver, a font, and axe, which finds what cannot be
+# used with a keyboard or a screen reader. npm and not a wheel: those hold an axe of 2018, or need a browser of their own.
+AXE := $(VENV)/axe/package/axe.min.js
+AXE_VERSION := 4.11.4
+
+$(AXE): | $(READY)
+	@mkdir -p $(VENV)/axe
+	@cd $(VENV)/axe && npm pack --silent axe-core@$(AXE_VERSION) >/dev/null && tar -xzf axe-core-$(AXE_VERSION).tgz
+
+.PHONY: browser
+browser: $(AXE)
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || { echo "Installing Chromium"; apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium chromium-driver fonts-inter >/dev/null; }
+
+.PHONY: screenshots
+screenshots: $(READY) $(GENERATED) browser ## Pictures of the console of a running pipeline, into docs/console (three minutes)
+	@$(BIN)/python -m tests.screenshots $(ARGS)
+
 .PHONY: test-system
-test-system: $(READY) $(GENERATED) ## Tests that need ../shared or Debian packages
+test-system: $(READY) $(GENERATED) browser ## Tests that need ../shared or Debian packages
 	@$(BIN)/python -m pytest -m system $(ARGS)
 
 .PHONY: lint

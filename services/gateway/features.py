@@ -1,7 +1,8 @@
-"""Reads users' features from Redis."""
+"""Reads users' features and the catalogue from Redis."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from redis.asyncio import Redis
@@ -10,8 +11,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from millrace.errors import InfrastructureError
+from millrace.features.item_state import catalogue_key
 from millrace.features.user_state import USER_FIELDS, UserState, decode_user, user_key
 from millrace.settings import RedisSettings
+from millrace.v1.item_pb2 import Item
 
 
 class FeatureReader:
@@ -33,6 +36,17 @@ class FeatureReader:
         except (RedisError, OSError) as error:
             raise InfrastructureError("redis", str(error)) from error
         return decode_user(cast("list[bytes | None]", values))
+
+    async def items(self, item_ids: Sequence[str]) -> dict[str, Item]:
+        """The catalogue entries of items, of those that have one. Raises InfrastructureError."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for item_id in item_ids:
+            pipeline.hget(catalogue_key(item_id), "item")
+        try:
+            found = await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise InfrastructureError("redis", str(error)) from error
+        return {item_id: Item.FromString(value) for item_id, value in zip(item_ids, found, strict=True) if value}
 
     async def close(self) -> None:
         """Close the connections."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from millrace.client import AsyncEventProducer, AsyncRecommenderClient
+from millrace.registry.ledger import Ledger
 from millrace.settings import Settings
 from millrace.stream.http import Readiness
 from services.gateway.backlog import Backlog
 from services.gateway.commands import CommandDesk
+from services.gateway.console.console import Console
 from services.gateway.features import FeatureReader
 from services.gateway.intake import Intake
+from services.gateway.problems import NOT_FOUND, Problem
 from services.gateway.views import Views
 
 # How long the broker holds a question of a view: records come at once in any case.
@@ -29,6 +32,7 @@ class Parts:
     backlog: Backlog
     views: Views
     desk: CommandDesk
+    console: Console
 
     @classmethod
     def make(cls, settings: Settings) -> Parts:
@@ -49,7 +53,16 @@ class Parts:
             Backlog(settings.kafka),
             views,
             CommandDesk(settings.kafka, views, own.delivery_timeout_ms / 1_000),
+            Console(settings),
         )
+
+    def ledger_of(self, model: str) -> Ledger:
+        """What has happened to a registered model, that of the settings if it is not named. Raises Problem."""
+        name = model or self.settings.orchestrator.model_name
+        found = self.views.ledgers.get(name)
+        if found is None:
+            raise Problem(NOT_FOUND, f"no model {name!r} has a version")
+        return found
 
     def readiness(self) -> Readiness:
         """Ready once the views are read: then the broker is there. From any thread."""
@@ -62,6 +75,7 @@ class Parts:
         try:
             await self.events.close()
         finally:
+            await self.console.close()
             await self.views.close()
             await self.recommender.close()
             await self.features.close()

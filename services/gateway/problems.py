@@ -34,6 +34,7 @@ class Kind:
 
 
 INVALID_JSON = Kind("invalid-json", 400, "The body is not JSON")
+FORBIDDEN = Kind("forbidden", 403, "Only a page of this console may ask for that")
 NOT_FOUND = Kind("not-found", 404, "Nothing is known of it")
 METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The path has no such method")
 TOO_SLOW = Kind("too-slow", 408, "The body did not come in time")

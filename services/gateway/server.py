@@ -73,6 +73,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
     server = _Server(config)
 
     def ask_to_stop() -> None:
+        parts.console.viewers.stopping = True
         server.should_exit = True
 
     with (
@@ -81,7 +82,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
         serve_health(settings.observability, PROCESS, parts.readiness, http=address),
     ):
         parts.views.start()
-        log.info("serving", rest=f"http://{address}", docs=f"http://{address}/docs")
+        log.info("serving", rest=f"http://{address}", docs=f"http://{address}/docs", console=f"http://{address}/")
         try:
             await server.serve(sockets=[listening])
         finally:

@@ -11,7 +11,6 @@ import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,78 +28,35 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from benchmarks.seed import promote_first_ranker
-from millrace.events.build import now_ms
 from millrace.settings import KafkaSettings
 from millrace.stream.codec import encode
-from millrace.topics import COMMANDS, INTERACTIONS, ITEMS, MODEL_EVENTS, OUTCOMES
-from millrace.v1.command_pb2 import Command
-from millrace.v1.interaction_pb2 import Interaction
+from millrace.topics import (
+    DRIFT_DETECTOR_CHANGELOG,
+    DRIFT_SIGNALS,
+    INTERACTIONS,
+    ITEMS,
+    MODEL_EVENTS,
+    OUTCOMES,
+)
+from millrace.v1.detector_pb2 import DetectorState, WatchedLook, WatchedRest
+from millrace.v1.drift_pb2 import DriftChannel, DriftEvidence, DriftSignal
 from millrace.v1.item_pb2 import Item
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
-from tests.conftest import Child, StartProcess
+from tests.conftest import StartProcess
+from tests.gateway_stack import Running, gateway_stack
 from tests.gateway_support import Answer, Gateway
 from tests.learning_support import outcomes
 from tests.processes import in_time
-from tests.recommending import recommender, wait_for
-from tests.stream_support import read_all, ready, send
+from tests.recommending import wait_for
+from tests.stream_support import read_all, send
 
 # Of each path and method, with a valid body and with an invalid one; each takes some 50 ms, most of it to make up.
 EXAMPLES = 4
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-# A machine may be so busy that nothing is answered in the usual times; a test waits for what has to come.
-PATIENT = {
-    "MILLRACE_GATEWAY_DELIVERY_TIMEOUT_MS": "60000",
-    "MILLRACE_GATEWAY_RECOMMEND_TIMEOUT_MS": "60000",
-    "MILLRACE_RECOMMENDER_DEADLINE_MS": "60000",
-    "MILLRACE_RECOMMENDER_FEATURES_TIMEOUT_MS": "60000",
-    "REDIS_TIMEOUT_MS": "60000",
-}
 ARMS = [
     {"name": "frozen", "share": 0.5, "control": True, "settings": {"parameters": "registered"}},
     {"name": "live", "share": 0.5},
 ]
-
-
-@dataclass(frozen=True)
-class Running:
-    """A gateway with everything behind it."""
-
-    gateway: Gateway
-    updater: Child
-    kafka: KafkaSettings
-    env: Mapping[str, str]
-
-    def settled(self, path: str, key: str, body: object = None) -> Answer:
-        """What came of a command, asked for by its id until it is settled."""
-        found: list[Answer] = []
-
-        def settled() -> bool:
-            found.append(self.gateway.ask("POST", path, body, Idempotency_Key=key))
-            return found[-1].status != 202
-
-        in_time(settled)
-        return found[-1]
-
-    def interactions(self, user_id: str) -> list[Interaction]:
-        found = [Interaction.FromString(one.value() or b"") for one in read_all(self.kafka, INTERACTIONS.name)]
-        return [one for one in found if one.user_id == user_id]
-
-    def commands(self) -> list[Command]:
-        return [Command.FromString(one.value() or b"") for one in read_all(self.kafka, COMMANDS.name)]
-
-    def tell(self, kind: str, version: str, command_id: str = "", reason: str = "") -> None:
-        """Write an event of the life of model "other", as an orchestrator would."""
-        event = ModelEvent(
-            event_id=f"{kind} {version} {command_id}",
-            model_name="other",
-            model_version=version,
-            type=ModelEventType.Value(f"MODEL_EVENT_TYPE_{kind}"),
-            at_ms=now_ms(),
-            command_id=command_id,
-            reason=reason,
-        )
-        send(self.kafka, MODEL_EVENTS, [("other", *encode(event))])
 
 
 @pytest.fixture(scope="module")
@@ -113,20 +69,12 @@ def running(
     module_process: StartProcess,
 ) -> Iterator[Running]:
     """All that the gateway stands on but for the orchestrator, whose part a test plays, and MLflow."""
-    promote_first_ranker(topics_applied)
-    env = {**kafka_env, "REDIS_URL": redis_url, "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"} | PATIENT
     # By itself the learner would learn in an hour.
-    learner = module_process("workers.online_learner", env=env | {"ONLINE_LEARNING_INTERVAL_MS": "3600000"})
-    tracker = module_process("workers.experiment_tracker", env=env)
-    updater = module_process("workers.feature_updater", env=env)
-    with recommender(millrace_home, tmp_path_factory.mktemp("recommender") / "log", env) as service:
-        env |= {"MILLRACE_RECOMMENDER_TARGET": service.target, "MILLRACE_GATEWAY_PORT": "0"}
-        gateway = Gateway(module_process("services.gateway", env=env))
-        gateway.child.until(gateway.ready)
-        for child, name in ((learner, "online_learner"), (tracker, "experiment_tracker"), (updater, "feature_updater")):
-            child.until(lambda child=child, name=name: ready(child, name))  # type: ignore[misc]
-        wait_for(service.ready, "the recommender")
-        yield Running(gateway, updater, topics_applied, env)
+    own = {"ONLINE_LEARNING_INTERVAL_MS": "3600000"}
+    env = {**kafka_env, "REDIS_URL": redis_url}
+    log = tmp_path_factory.mktemp("recommender") / "log"
+    with gateway_stack(topics_applied, env, millrace_home, log, module_process, learner=own) as found:
+        yield found
 
 
 def known(running: Running, user_id: str) -> Answer:
@@ -307,6 +255,50 @@ def test_versions_are_promoted_and_rolled_back_by_command(running: Running) -> N
     assert running.gateway.ask("GET", path).json["champion"]["version"] == "1"
 
 
+def test_drift_is_what_the_detector_wrote(running: Running) -> None:
+    path = "/api/v1/mlops/drift"
+    assert running.gateway.ask("GET", path).status == 404
+    evidence = DriftEvidence(name="covisit", effect_size=0.2, effect_min=0.05, alarm=True)
+    signal = DriftSignal(signal_id="s", model_name="ranker", model_version="1", holds=True, evidence=[evidence])
+    signal.channel = DriftChannel.DRIFT_CHANNEL_INPUT
+    send(running.kafka, DRIFT_SIGNALS, [("ranker", *encode(signal))])
+    rest = WatchedRest(reign_id="r", model_version="1", hours=24, holding=[signal])
+    rest.measures.add(name="click_through", outcomes=500, before=0.1, after=0.08, evidence=0.4)
+    look = WatchedLook(reign_id="r", findings=[evidence])
+    parts = (("look", DetectorState(look=look)), ("rest", DetectorState(rest=rest)))
+    send(running.kafka, DRIFT_DETECTOR_CHANGELOG, [(f"ranker/{part}", *encode(state)) for part, state in parts])
+    in_time(lambda: running.gateway.ask("GET", path).status == 200)
+    told = running.gateway.ask("GET", path).json
+    assert (told["version"], told["watched"], told["measures"][0]["after"]) == ("1", True, 0.08)
+    in_time(lambda: [one["holds"] for one in running.gateway.ask("GET", path).json["signals"]] == [True])
+    assert [one["name"] for one in told["look"]["findings"]] == ["covisit"]
+    assert running.gateway.ask("GET", f"{path}?model=nobody").status == 404
+
+
+def test_a_retraining_is_asked_for_by_command_and_followed(running: Running) -> None:
+    path = "/api/v1/mlops/retrain"
+    assert running.gateway.ask("POST", f"{path}?model=nobody").status == 404
+    sent = running.gateway.ask("POST", f"{path}?wait_ms=0", {"reason": "new shop"}, Idempotency_Key="retrain-1")
+    assert (sent.status, sent.json) == (202, {"command_id": "retrain-1", "settled": False})
+    [command] = [one for one in running.commands() if one.command_id == "retrain-1"]
+    assert (command.retrain.model_name, command.reason, command.issued_by) == ("ranker", "new shop", "gateway")
+    begun = ModelEvent(event_id="r", retraining_id="r", model_name="ranker", command_id="retrain-1", reason="new shop")
+    begun.type, begun.at_ms = ModelEventType.MODEL_EVENT_TYPE_RETRAINING_STARTED, 5
+    moved = DriftSignal(signal_id="s", model_name="ranker", model_version="1", holds=True)
+    moved.channel = DriftChannel.DRIFT_CHANNEL_INPUT
+    send(running.kafka, MODEL_EVENTS, [("ranker", *encode(begun))])
+    send(running.kafka, DRIFT_SIGNALS, [("ranker", *encode(moved))])
+
+    def status() -> Any:
+        return running.gateway.ask("GET", f"{path}/status").json
+
+    in_time(lambda: status()["holding"] and status()["state"] == "collecting")
+    assert status()["newest"]["retraining_id"] == "r"
+    assert [one["signal_id"] for one in status()["holding"]] == ["s"]
+    again = running.gateway.ask("POST", f"{path}?wait_ms=0", Idempotency_Key="retrain-1")
+    assert (again.status, again.json["settled"], again.json["retraining_id"]) == (200, True, "r")
+
+
 def test_metrics_count_by_route(running: Running) -> None:
     running.gateway.ask("GET", "/api/v1/users/x/features")
     running.gateway.ask("GET", "/a/path/that/somebody/made/up")
@@ -342,7 +334,7 @@ def test_curl_of_the_readme_runs(running: Running) -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
     [block] = re.findall(r"^## Over HTTP\n.*?^```sh\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
     script = block.replace("localhost:8000", running.gateway.address)
-    assert script.count("curl") == 5
+    assert script.count("curl") == 6
 
     def runs() -> bool:
         # The features are there a moment after the event.
@@ -384,7 +376,7 @@ def test_every_path_keeps_its_description_whatever_is_asked(running: Running) ->
         with suppress(Unsatisfiable):
             conforms(operation.as_strategy(GenerationMode.NEGATIVE), address)
         tried.append(operation.label)
-    assert len(tried) == 18
+    assert len(tried) == 21
 
 
 def conforms(cases: SearchStrategy[schemathesis.Case[Any]], address: str) -> None:

@@ -1,0 +1,122 @@
+"""*Dead letters*: messages that a worker could not take, and why. They are looked at here; nothing is replayed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter
+from google.protobuf.message import DecodeError
+from starlette.responses import Response
+
+from millrace.errors import InfrastructureError
+from millrace.stream.dead_letters import PREFIX
+from millrace.stream.worker import Record
+from millrace.topics import ALL, BY_NAME, Topic
+from services.gateway.console.messages import gist, written
+from services.gateway.console.pages import page_routes
+from services.gateway.console.reading import Place, read_piece
+from services.gateway.parts import Parts
+from services.gateway.problems import NOT_FOUND, Problem
+
+_HERE = "/console/dead-letters"
+NEWEST = 100
+"""Of a partition that are looked at."""
+_BYTES_SHOWN = 512
+
+
+def router(parts: Parts) -> APIRouter:
+    """The pages."""
+    console, settings = parts.console, parts.settings
+    routes = page_routes(console, _HERE)
+
+    @routes.get("")
+    async def page() -> Response:
+        rows, missing = await console.read(look)
+        # What is wrong, without what would be right; the value itself, which differs, is cut off.
+        reasons = Counter((row["topic"], row["worker"], row["reason"].partition(";")[0][:80]) for row in rows)
+        return console.renderer.page(
+            "dead_letters.html", _HERE, rows=rows, missing=missing, reasons=reasons.most_common(6), newest=NEWEST
+        )
+
+    @routes.get("/{name}/{partition}/{offset}")
+    async def one(name: str, partition: int, offset: int) -> Response:
+        topic = BY_NAME.get(name)
+        if topic is None or not topic.dead_letters:
+            raise Problem(NOT_FOUND, f"no topic {name!r} has dead letters")
+        place = Place(offsets={partition: offset})
+        piece = await console.read(
+            lambda: read_piece(settings, topic, place, 1, lambda _: True, partition, dead_letters=True)
+        )
+        if not piece.found or piece.found[0].record.offset != offset:
+            raise Problem(NOT_FOUND, f"{topic.dlq}, partition {partition} holds no message {offset} any more, or yet")
+        record = piece.found[0].record
+        return console.renderer.page("dead_letter.html", _HERE, row=row_of(topic, record), **content(topic, record))
+
+    def look() -> tuple[list[dict[str, Any]], list[str]]:
+        """The newest of every topic, and topics that are not there yet."""
+        rows: list[dict[str, Any]] = []
+        missing: list[str] = []
+        for topic in (one for one in ALL if one.dead_letters):
+            try:
+                piece = read_piece(settings, topic, Place(newest=NEWEST), NEWEST, lambda _: True, dead_letters=True)
+                rows += [row_of(topic, found.record) for found in piece.found]
+            except InfrastructureError as error:
+                missing.append(str(error))
+        if len(missing) == sum(topic.dead_letters for topic in ALL):
+            raise InfrastructureError("kafka", missing[0])
+        return sorted(rows, key=lambda row: -row["at_ms"]), missing
+
+    return routes
+
+
+def row_of(topic: Topic, record: Record) -> dict[str, Any]:
+    """A dead letter, by what its headers say."""
+    facts = _facts(record)
+    return {
+        "topic": topic.name,
+        "at_ms": record.append_time_ms,
+        "worker": facts.get("worker", ""),
+        "field": facts.get("field", ""),
+        "reason": facts.get("reason", "no reason given"),
+        "attempts": facts.get("attempts", ""),
+        "key": (record.key or b"").decode("utf-8", "backslashreplace"),
+        "place": f"{facts.get('partition', '?')} @ {facts.get('offset', '?')}",
+        "original": f"/console/topics/{topic.name}/{facts.get('partition', '0')}/{facts.get('offset', '0')}",
+        "href": f"{_HERE}/{topic.name}/{record.partition}/{record.offset}",
+    }
+
+
+def content(topic: Topic, record: Record) -> dict[str, Any]:
+    """What the letter holds: as a message of its topic if it is one, and its first bytes."""
+    value = record.value or b""
+    message = topic.message()
+    try:
+        message.ParseFromString(value)
+        text, short = written(message), gist(message)
+    except (DecodeError, UnicodeDecodeError):
+        text, short = "", None
+    shown = value[:_BYTES_SHOWN]
+    lines = [shown[at : at + 16] for at in range(0, len(shown), 16)]
+    return {
+        "text": text,
+        "gist": short,
+        "bytes": len(value),
+        "hex": "\n".join(
+            f"{16 * number:04x}  {line.hex(' '):<47}  {_printable(line)}" for number, line in enumerate(lines)
+        ),
+        "headers": [(name, value.decode("utf-8", "backslashreplace")) for name, value in record.headers],
+    }
+
+
+def _facts(record: Record) -> Mapping[str, str]:
+    return {
+        name.removeprefix(PREFIX): value.decode("utf-8", "replace")
+        for name, value in record.headers
+        if name.startswith(PREFIX)
+    }
+
+
+def _printable(line: bytes) -> str:
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F else "·" for byte in line)
