@@ -18,10 +18,11 @@ from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 from deploy.embedded.member import clean_environment
 from millrace.cli.main import main
 from millrace.errors import MillraceError
-from millrace.inspection.letters import read_letters
+from millrace.inspection.letters import Choice, read_letters
 from millrace.inspection.settling import Settler
 from millrace.settings import KafkaSettings, StreamSettings, settings
 from millrace.stream.clients import producer_config
+from millrace.stream.logs import kafka_logger
 from millrace.stream.reader import TopicReader
 from millrace.topics import COMMANDS, IMPRESSIONS, INTERACTIONS, ITEMS, OUTCOMES
 from millrace.v1.command_pb2 import Command
@@ -78,7 +79,7 @@ def at(places: Sequence[Place]) -> list[tuple[object, object]]:
 def test_tail_shows_records_from_anywhere(run: Run, topics_applied: KafkaSettings) -> None:
     records = [interaction(f"tail-{number % 5}", f"item-{number}") for number in range(30)]
     # One after the other: their times are in the order in which they were sent.
-    producer = Producer(producer_config(topics_applied))
+    producer = Producer(producer_config(topics_applied), logger=kafka_logger())
     places: list[Place] = []
 
     def arrived(error: KafkaError | None, message: Message) -> None:
@@ -150,7 +151,7 @@ def test_tail_decodes_filters_and_prints(run: Run, topics_applied: KafkaSettings
 
 def test_tail_goes_over_markers_of_transactions(run: Run, topics_applied: KafkaSettings) -> None:
     """As many offsets are markers as records: the two newest are found all the same, and an aborted one is not."""
-    producer = Producer(producer_config(topics_applied) | {"transactional.id": "tests"})
+    producer = Producer(producer_config(topics_applied) | {"transactional.id": "tests"}, logger=kafka_logger())
     producer.init_transactions(20)
     for number in range(6):
         producer.begin_transaction()
@@ -304,15 +305,14 @@ def test_dead_letters_are_listed_replayed_to_one_worker_once_and_dropped(
         "interactions: replayed 1\n"
     )
     first = workers.journals["first"]
-    workers.children["first"].until(lambda: user_was_taken(topics_applied, first, "dlq-1"))
+    workers.children["first"].until(lambda: user_was_taken(topics_applied, first, "dlq-1"), interval_s=0.3)
 
     # Both workers failed at dlq-2: the second's letter goes to the second.
-    poison = ("dlq", "replay", "interactions", "--key", "dlq-2", "--worker", "second")
+    choice = Choice(worker="second", key="dlq-2")
     with ThreadPoolExecutor(3) as pool:
-        said = list(pool.map(lambda _: outcome(*poison, env=env), range(3)))
-    assert "1" in "".join(said), said
+        assert sum(pool.map(lambda _: replayed_by_one_of_many(topics_applied, choice), range(3))) <= 1
     second = workers.journals["second"]
-    workers.children["second"].until(lambda: user_was_taken(topics_applied, second, "dlq-2"))
+    workers.children["second"].until(lambda: user_was_taken(topics_applied, second, "dlq-2"), interval_s=0.3)
     replayed = [one for one in read_all(topics_applied, INTERACTIONS.name) if "replay.worker" in headers_of(one)]
     assert sorted((headers_of(one)["replay.worker"], one.key()) for one in replayed) == [
         (b"first", b"dlq-1"),
@@ -351,18 +351,15 @@ def test_dead_letters_are_listed_replayed_to_one_worker_once_and_dropped(
     assert not by_offset.keys() & set(mirrored), "a mirror has met the original"
 
 
-def outcome(*arguments: str, env: Mapping[str, str]) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "millrace", *arguments],
-        cwd=ROOT,
-        env=clean_environment() | dict(env),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0 or "took over" in done.stderr or "no dead letter fits" in done.stderr, done.stderr
-    return done.stdout
+def replayed_by_one_of_many(kafka: KafkaSettings, choice: Choice) -> int:
+    """How many letters this replay says that it has replayed; one that was replaced may have, and not know it."""
+    try:
+        with Settler(kafka) as settler:
+            return settler.replay(letter for letter in read_letters(kafka, INTERACTIONS) if choice.takes(letter)).done
+    except MillraceError as error:
+        if "took over" not in str(error):
+            raise
+        return 0
 
 
 def user_was_taken(kafka: KafkaSettings, journal: Journal, user: str) -> bool:
@@ -379,7 +376,7 @@ def test_who_settles_later_replaces_who_settles_now(env: Mapping[str, str], topi
     facts = {"worker": "w", "topic": "items", "partition": "0", "offset": "0", "timestamp": "1", "reason": "r"}
     value = Item(item_id="settled").SerializeToString()
     headers = [("schema", b"millrace.v1.Item"), *((f"dlq.{name}", text.encode()) for name, text in facts.items())]
-    producer = Producer(producer_config(topics_applied))
+    producer = Producer(producer_config(topics_applied), logger=kafka_logger())
     for _ in range(2):  # as a worker that died before its commit would leave it
         producer.produce(ITEMS.dlq, value, "settled", headers=headers)  # type: ignore[arg-type]
     producer.produce(ITEMS.dlq, b"somebody else's", "other")
@@ -405,11 +402,8 @@ def test_who_settles_later_replaces_who_settles_now(env: Mapping[str, str], topi
     [
         (("--help",), HEAVY | BROKER),
         (("tail", "--help"), HEAVY | BROKER - {"pydantic"}),
-        (("dlq", "ls", "--help"), HEAVY | BROKER - {"pydantic"}),
-        (("completion", "bash"), HEAVY | BROKER),
         (("lag", "--over", "0", "-g", "lag-group"), HEAVY),
         (("dlq", "ls"), HEAVY),
-        (("tail", "items", "--exit"), HEAVY),
     ],
 )
 def test_commands_answer_at_once_because_they_import_little(
