@@ -53,7 +53,8 @@ class Browser:
 
     def one(self, selector: str) -> WebElement:
         """The first that a CSS selector finds, waited for."""
-        return self.until(lambda: next(iter(self.all(selector)), None))
+        found: WebElement = self.until(lambda: next(iter(self.all(selector)), None))
+        return found
 
     def text(self, selector: str) -> str:
         """What a person reads there."""
@@ -90,7 +91,8 @@ class Browser:
 
     def problems(self) -> list[str]:
         """What the browser has logged as an error since the last time."""
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
     def inaccessible(self) -> list[str]:
         """What axe finds on the page that is serious, with its place."""
