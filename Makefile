@@ -105,6 +105,11 @@ evaluate: $(READY) $(GENERATED) ## How good recommendations are on known data: d
 statistics: $(READY) $(GENERATED) ## What the rules of experiments and drift do to simulated streams whose truth is known
 	@$(BIN)/python -m benchmarks.statistics $(ARGS)
 
+.PHONY: monitoring
+monitoring: $(READY) $(GENERATED) ## Write docs/metrics.md and the dashboards anew after a change of metrics
+	@$(BIN)/python -m deploy.prometheus.document
+	@$(BIN)/python -m deploy.grafana
+
 .PHONY: format
 format: $(READY) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff format .

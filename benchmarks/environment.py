@@ -108,6 +108,11 @@ class Process:
 
         _until(ready, self.popen, self.log, f"{self.name} is not ready")
 
+    def wait_ranks_with(self, model: str, version: str) -> None:
+        """Of a recommender: return when this version of the model is the champion that ranks."""
+        line = f'millrace_recommender_model_version{{model="{model}",version="{version}"}} 1'
+        _until(lambda: line in self.metrics(), self.popen, self.log, f"{self.name} does not rank with {version}")
+
     def metrics(self) -> str:
         """The text of ``/metrics``."""
         with urlopen(f"http://{self.announced['metrics']}/metrics", timeout=10) as answer:
@@ -144,7 +149,7 @@ def _until(condition: Callable[[], bool], popen: subprocess.Popen[bytes], log: P
     while not condition():
         if popen.poll() is not None or time.monotonic() > give_up:
             raise MillraceError(f"{problem}; the end of its log:\n{log_tail(log)}")
-        # Another process's start can only be asked for.
+        # What another process does can only be asked for.
         time.sleep(0.05)
 
 

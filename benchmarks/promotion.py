@@ -1,14 +1,13 @@
-"""Promotion: from the record that says that an arm has won to answers that everybody gets from its version.
+"""The end of an experiment: from the record that says that an arm has won to what everybody gets.
 
-Versions are registered one after the other; each is an arm of a running experiment until the record has a decision, as
-the tracker writes it, while somebody asks all the time: from the broker's append of that record to the first answer
-of the version that belongs to no arm, both read from the topics afterwards. Every answer counts: one that fails ends
-the benchmark.
+Versions are registered one after the other; each is an arm of a running experiment, and served as one, until the record
+has a decision, as the tracker writes it, while somebody asks all the time. From the broker's append of that record to
+the last answer of an arm (so soon a harmful one is gone too), and to the first answer of the version that belongs to no
+arm, both read from the topics afterwards. Every answer counts: those that failed are a row.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from threading import Event, Thread
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import grpc
 
 from benchmarks import seed
-from benchmarks.environment import START_TIMEOUT_S, Process, Say, Servers, process, servers
+from benchmarks.environment import Process, Say, Servers, process, servers
 from benchmarks.learning import read
 from benchmarks.report import Row, latency_row
 from millrace.ranking.first import first_ranker
@@ -44,14 +43,14 @@ ASK_S = 0.005
 
 
 def run(say: Say, bootstrap_servers: str = "", redis_url: str = "") -> list[Row]:
-    """The rows of promotions."""
+    """The rows of stops, of promotions, and of answers that failed meanwhile."""
     with servers(say, bootstrap_servers, redis_url, mlflow=True) as at:
         seed.publish_items(at.kafka, seed.item_states(ITEMS))
         say("starting orchestrator and recommender")
         with process("workers.retrain_orchestrator", at) as orchestrator, process("services.recommender", at) as one:
             orchestrator.wait_ready()
             one.wait_ready()
-            _wait_champion(one, "1")
+            one.wait_ranks_with(MODEL, "1")
             stop = Event()
             failures: list[str] = []
             asking = Thread(target=_ask_on, args=(one.announced["grpc"], stop, failures))
@@ -64,18 +63,10 @@ def run(say: Say, bootstrap_servers: str = "", redis_url: str = "") -> list[Row]
         answers = [Impression.FromString(message.value() or b"") for message in read(at.kafka, IMPRESSIONS)]
         failed = len(failures) + sum(one.status == AnswerStatus.ANSWER_STATUS_FAILED for one in answers)
         return [
+            latency_row("experiments.stop_to_serving_ms", list(_last_ms(answers, won))),
             latency_row("experiments.promotion_to_serving_ms", list(_delays_ms(answers, won))),
             Row("experiments.promotion_failed_requests", failed, "requests", samples=len(answers) + len(failures)),
         ]
-
-
-def _wait_champion(recommender: Process, version: str) -> None:
-    """Return when this version ranks, as its metrics say: they can only be asked for."""
-    give_up = time.monotonic() + START_TIMEOUT_S
-    while f'millrace_recommender_model_version{{model="{MODEL}",version="{version}"}} 1' not in recommender.metrics():
-        if time.monotonic() > give_up:
-            raise RuntimeError(f"version {version} did not rank in {START_TIMEOUT_S:g} s")
-        time.sleep(0.05)
 
 
 def _ask_on(target: str, stop: Event, failures: list[str]) -> None:
@@ -106,7 +97,7 @@ def _promote(at: Servers, recommender: Process, say: Say) -> Mapping[str, int]:
         record.state, record.stopped_at_ms = ExperimentState.EXPERIMENT_STATE_STOPPED, seed.now_ms()
         record.decision.CopyFrom(Decision(kind=DecisionKind.DECISION_KIND_PROMOTE, arm="new", reason="bench"))
         seed.publish(at.kafka, EXPERIMENTS, [(made.version, record)])
-        _wait_champion(recommender, made.version)
+        recommender.wait_ranks_with(MODEL, made.version)
         champion = made.version
     return {
         record.definition.experiment_id: message.timestamp()[1]
@@ -116,8 +107,10 @@ def _promote(at: Servers, recommender: Process, say: Say) -> Mapping[str, int]:
 
 
 def _serves(experiment_id: str) -> Callable[[dict[str, Any]], bool]:
-    """Of what a recommender says: whether it serves the arms of an experiment."""
-    return lambda state: experiment_id in state["experiments"]
+    """Of what a recommender says: whether it serves every arm of an experiment."""
+    return lambda state: (
+        experiment_id in state["experiments"] and not any(one.startswith("arm ") for one in state["missing"])
+    )
 
 
 def _experiment(version: str, champion: str) -> Experiment:
@@ -131,7 +124,14 @@ def _experiment(version: str, champion: str) -> Experiment:
     )
 
 
+def _last_ms(answers: list[Impression], stopped: Mapping[str, int]) -> Iterator[float]:
+    """From each stop to the last answer of an arm; 0 if there was none after it."""
+    for name, at_ms in stopped.items():
+        yield float(max(0, *(one.served_at_ms - at_ms for one in answers if one.experiment_id == name)))
+
+
 def _delays_ms(answers: list[Impression], won: Mapping[str, int]) -> Iterator[float]:
+    """From each record to the first answer of the version that won, for whomever."""
     served = sorted((one.served_at_ms, one.model_version) for one in answers if not one.arm)
     for version, at_ms in won.items():
         yield float(next(when for when, by in served if when >= at_ms and by == version) - at_ms)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from threading import Event, Thread
 
 from benchmarks import seed
-from benchmarks.environment import START_TIMEOUT_S, Process, Say, Servers, process, servers
+from benchmarks.environment import Process, Say, Servers, process, servers
 from benchmarks.learning import ask_on, read
 from benchmarks.report import Row, latency_row
 from millrace.learning.state import fresh
@@ -41,22 +41,12 @@ def run(say: Say, bootstrap_servers: str = "", redis_url: str = "") -> list[Row]
         with process("workers.retrain_orchestrator", at) as orchestrator, process("services.recommender", at) as one:
             orchestrator.wait_ready()
             one.wait_ready()
-            _wait_ranking(one)
+            one.wait_ranks_with(MODEL, VERSION)
             checkpoints = _store(at)
             with _asked(one):
                 say(f"rolling back {ROLLBACKS} times")
                 asked = _go_back(at, checkpoints)
         return [latency_row("learning.rollback_to_serving_ms", list(_delays_ms(at, asked)))]
-
-
-def _wait_ranking(recommender: Process) -> None:
-    """Return when it ranks with the champion: fetching it from MLflow takes seconds, once."""
-    give_up = time.monotonic() + START_TIMEOUT_S
-    while f'millrace_recommender_model_version{{model="{MODEL}",version="{VERSION}"}} 1' not in recommender.metrics():
-        if time.monotonic() > give_up:
-            raise RuntimeError(f"no champion in {START_TIMEOUT_S:g} s")
-        # Its metrics can only be asked for.
-        time.sleep(0.1)
 
 
 def _store(at: Servers) -> list[ModelEvent]:

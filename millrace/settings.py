@@ -138,7 +138,7 @@ class FeatureSettings(_Group):
     model_config = SettingsConfigDict(env_prefix="MILLRACE_FEATURES_", extra="ignore", frozen=True)
 
     half_life_short_ms: Positive = Field(10 * MINUTE_MS, description="Half-life of the short popularity.")
-    half_life_long_ms: Positive = Field(6 * HOUR_MS, description="Half-life of the long popularity.")
+    half_life_long_ms: Positive = Field(7 * DAY_MS, description="Half-life of the long popularity.")
     neighbour_half_life_ms: Positive = Field(6 * HOUR_MS, description="Half-life of co-visitation weights.")
     user_half_life_ms: Positive = Field(7 * DAY_MS, description="Half-life of a user's decayed counters.")
     session_gap_ms: Positive = Field(30 * MINUTE_MS, description="A session without id ends after such a gap.")
@@ -387,6 +387,35 @@ class TrainingSettings(_Group):
     )
 
 
+class RetrainSettings(_Group):
+    """When the orchestrator has a version trained, and what becomes of it."""
+
+    model_config = SettingsConfigDict(env_prefix="RETRAIN_", extra="ignore", frozen=True)
+
+    interval_hours: Annotated[int, Field(ge=0)] = Field(
+        168, description="A version is trained so long after the last one began, whatever happens; 0: never."
+    )
+    debounce_ms: Annotated[int, Field(ge=0)] = Field(
+        10 * MINUTE_MS, description="Labels have to drift for so long, in event time, before a version is trained."
+    )
+    collect_ms: Annotated[int, Field(ge=0)] = Field(
+        HOUR_MS, description="After drift, outcomes of the changed world come in for so long before the training job."
+    )
+    cool_down_ms: Annotated[int, Field(ge=0)] = Field(
+        6 * HOUR_MS, description="After a retraining has ended, drift starts none for so long."
+    )
+    in_vain_max: Positive = Field(
+        3, description="So many retrainings in a row for drift, without a promotion; then drift starts none."
+    )
+    training_max_ms: Positive = Field(6 * HOUR_MS, description="Longest time of a training job, with its repetitions.")
+    challenged_share: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        0.1, description="Of all users, those who are shown a new version in its experiment."
+    )
+    experiment_max_ms: Positive = Field(
+        28 * DAY_MS, description="Longest time of that experiment; without a decision by then the champion stays."
+    )
+
+
 class RecommenderClientSettings(_Group):
     """Where clients find the recommender."""
 
@@ -430,6 +459,7 @@ class Settings:
         "gateway": GatewaySettings,
         "training": TrainingSettings,
         "drift": DriftSettings,
+        "retrain": RetrainSettings,
         "client": RecommenderClientSettings,
         "stack": StackSettings,
     }
@@ -449,6 +479,7 @@ class Settings:
         self.gateway = GatewaySettings()
         self.training = TrainingSettings()
         self.drift = DriftSettings()
+        self.retrain = RetrainSettings()
         self.client = RecommenderClientSettings()
         self.stack = StackSettings()
 

@@ -30,7 +30,7 @@ def announcements(folder: Path, pids: Iterable[int]) -> Iterator[Announcement]:
 
 def forget_dead(folder: Path) -> None:
     """Remove what processes announced that were killed since."""
-    for path in folder.glob("*.json"):
+    for path in folder.rglob("*.json"):
         pid = int(path.stem.rpartition("-")[2])
         if not psutil.pid_exists(pid):
             path.unlink(missing_ok=True)

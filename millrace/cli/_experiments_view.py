@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from millrace.cli._drawing import ends, fitting_scale, interval
 from millrace.cli._experiments_gate import print_gate
 from millrace.cli._output import print_table, when
 
 if TYPE_CHECKING:
     from millrace.simulation.truth import Truth
     from millrace.v1.experiment_pb2 import Arm, Experiment
-
-WIDTH = 41
-# Ends of the drawing, relative differences: the narrowest of these that holds all intervals.
-_SCALES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 def state(experiment: Experiment) -> str:
@@ -159,22 +156,12 @@ def drawn(experiment: Experiment, truths: Mapping[str, float]) -> Iterator[str]:
     known = relative_intervals(experiment)
     if not known:
         return
-    widest = max(max(abs(low), abs(high)) for _, low, high in known.values())
-    scale = next((one for one in _SCALES if one >= widest), _SCALES[-1])
+    scale = fitting_scale(end for _, low, high in known.values() for end in (low, high))
     label = max(len(name) for name in known)
     for name, (effect, low, high) in known.items():
-        line = [" "] * WIDTH
-        line[WIDTH // 2] = "│"
-        first, last = _place(low, scale), _place(high, scale)
-        line[first : last + 1] = "─" * (last + 1 - first)
-        line[first] = "├" if low >= -scale else "◄"
-        line[last] = "┤" if high <= scale else "►"
-        line[_place(effect, scale)] = "●"
-        if name in truths:
-            line[_place(truths[name], scale)] = "◆"
-        yield f"{name:<{label}} {''.join(line)} {effect:+.1%} ({low:+.1%} to {high:+.1%})"
-    left, right = f"{-scale:.0%}", f"+{scale:.0%}"
-    yield f"{'':<{label}} {left:<{WIDTH // 2}}0{right:>{WIDTH // 2}}"
+        line = interval(low, effect, high, scale, truth=truths.get(name))
+        yield f"{name:<{label}} {line} {effect:+.1%} ({low:+.1%} to {high:+.1%})"
+    yield f"{'':<{label}} {ends(f'{-scale:.0%}', f'+{scale:.0%}')}"
 
 
 def as_dict(experiment: Experiment, truths: Mapping[str, Truth]) -> dict[str, object]:
@@ -188,10 +175,6 @@ def as_dict(experiment: Experiment, truths: Mapping[str, Truth]) -> dict[str, ob
             for name, truth in truths.items()
         }
     }
-
-
-def _place(value: float, scale: float) -> int:
-    return min(WIDTH - 1, max(0, round((value / scale + 1) / 2 * (WIDTH - 1))))
 
 
 def _latency(counts: list[int]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from millrace.cli._models_show import compare, show
 from millrace.errors import InfrastructureError
 from millrace.settings import Settings, settings
 
@@ -51,11 +52,15 @@ def _asking(function: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def command() -> None:
-    """List, promote or roll back model versions."""
+    """List, show, compare, promote or roll back model versions."""
     from millrace.stream import logs
 
     # What a person needs to know comes as the error of the command; the libraries' warnings would bury it.
     logs.configure(settings().observability.model_copy(update={"log_level": "CRITICAL"}), "millrace")
+
+
+command.add_command(show)
+command.add_command(compare)
 
 
 @command.command("list")

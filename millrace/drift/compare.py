@@ -30,6 +30,8 @@ class Finding:
         Of this test alone.
     adjusted
         The p-value among all tests of this look.
+    least
+        Effect below which there is no alarm.
     alarm
         Whether evidence and size are enough.
     """
@@ -37,6 +39,7 @@ class Finding:
     name: str
     evidence: Evidence
     adjusted: float
+    least: float
     alarm: bool
 
 
@@ -70,7 +73,7 @@ def compare(
     adjusted = holm([evidence.p_value for _, evidence, _ in tested])
     family = dial.level * len(tested)
     findings = [
-        Finding(name, evidence, p, p <= family and evidence.effect >= least)
+        Finding(name, evidence, p, least, p <= family and evidence.effect >= least)
         for (name, evidence, least), p in zip(tested, adjusted, strict=True)
     ]
     return sorted(findings, key=lambda finding: -finding.evidence.effect)

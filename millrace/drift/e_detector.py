@@ -37,7 +37,7 @@ from typing import Any
 
 from millrace.drift.block import Baseline, Block
 from millrace.drift.detector import Change
-from millrace.drift.history import History
+from millrace.drift.history import NOTHING, History
 from millrace.errors import InvalidField
 
 FACTORS = ((1.22, 0.25), (1.5, 0.45), (2.2, 0.3))
@@ -112,6 +112,17 @@ class EDetector:
             each.value = (each.value + block.count) * math.exp(log)
             mixture += each.weight * each.value
         return self._alarm(mixture) if mixture >= self.between_false_alarms else None
+
+    @property
+    def evidence(self) -> float:
+        """Of a change since the last alarm: at 1 there is one."""
+        return sum(each.weight * each.value for each in self.directions) / self.between_false_alarms
+
+    @property
+    def ratio(self) -> float | None:
+        """What the baseline's ratio was since the last alarm; None without outcomes."""
+        whole = sum(self.history.blocks, NOTHING)
+        return whole.ratio if whole.expected > 0 else None
 
     def state(self) -> dict[str, Any]:
         """What is needed to go on, as JSON has it; a detector of the same baseline and dial takes it."""

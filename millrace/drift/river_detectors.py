@@ -45,7 +45,7 @@ class RiverDetector:
 
 def adwin(delta: float = 0.002) -> RiverDetector:
     """A. Bifet and R. Gavaldà, "Learning from time-changing data with adaptive windowing" (SDM 2007)."""
-    return RiverDetector(ADWIN(delta=delta))  # type: ignore[no-untyped-call]
+    return RiverDetector(ADWIN(delta=delta))
 
 
 def page_hinkley(delta: float = 0.005, threshold: float = 50.0) -> RiverDetector:

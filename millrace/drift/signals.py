@@ -61,7 +61,7 @@ class Signals:
         said = []
         for channel in (INPUT, PREDICTION):
             alarms = [one for one in findings if one.alarm and (one.name == SCORE) == (channel == PREDICTION)]
-            evidence = [self._evidence(one, by_name[one.name], window[one.name]) for one in alarms]
+            evidence = [self.evidence(one, by_name[one.name], window[one.name]) for one in alarms]
             signal = self._say(channel, "", evidence, at_ms)
             if signal is not None:
                 said.append(signal)
@@ -77,6 +77,7 @@ class Signals:
             threshold=1.0,
             evidence=change.evidence or 0.0,
             effect_size=change.effect,
+            alarm=True,
             after=Histogram(edges=[0, 1], counts=[change.since]),
         )
         signal = self._say(PERFORMANCE, measure, [evidence], at_ms)
@@ -129,7 +130,8 @@ class Signals:
             del self.holding[key]
         return signal
 
-    def _evidence(self, finding: Finding, reference: AnyReference, window: Counts) -> DriftEvidence:
+    def evidence(self, finding: Finding, reference: AnyReference, window: Counts) -> DriftEvidence:
+        """A finding as a signal has it."""
         found = finding.evidence
         return DriftEvidence(
             name=finding.name,
@@ -138,6 +140,8 @@ class Signals:
             threshold=found.threshold,
             evidence=finding.adjusted,
             effect_size=found.effect,
+            effect_min=finding.least,
+            alarm=finding.alarm,
             model_weight=self._weights.get(finding.name, 0.0),
             before=_histogram(reference, reference.counts),
             after=_histogram(reference, window),

@@ -32,6 +32,28 @@ from millrace.settings import HOUR_MS, MINUTE_MS
 OUTCOMES_PER_DAY_MIN = 1_000.0
 """Of a reference that says less: a dial in days needs a number of outcomes a day, and a shop grows."""
 
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the detector of a measure stands.
+
+    Attributes
+    ----------
+    outcomes
+        Since its last alarm.
+    before, after
+        The measure in the reference, and in these outcomes (as before while there are none).
+    evidence
+        Of a change: at 1 there is an alarm.
+    """
+
+    measure: str
+    outcomes: int
+    before: float
+    after: float
+    evidence: float
+
+
 Hour = list[Counts]
 """Counts of each value, in the order of the reference."""
 
@@ -94,11 +116,17 @@ class Watch:
 
     def look(self) -> list[Finding] | None:
         """Compare the last day's values; None until there is a whole day."""
-        last = self.newest_ms // HOUR_MS - 1
-        if self.first_hour is None or last - HOURS + 1 < self.first_hour or not self.values:
+        if self.whole_hours < HOURS or not self.values:
             return None
         window = self.window()
         return None if window is None else compare(self.values, window, self.dial)
+
+    @property
+    def whole_hours(self) -> int:
+        """Hours that a look could take now, up to 24."""
+        if self.first_hour is None:
+            return 0
+        return min(max(self.newest_ms // HOUR_MS - self.first_hour, 0), HOURS)
 
     def window(self) -> Mapping[str, Counts] | None:
         """Counts of each value in the last whole 24 hours; None if nothing was counted in them."""
@@ -130,6 +158,14 @@ class Watch:
     def outcomes(self, measure: str) -> int:
         """Outcomes of a measure since its last alarm."""
         return self._detectors[measure].outcomes
+
+    def standings(self) -> list[Standing]:
+        """Of each measure."""
+        found = []
+        for name, each in self._detectors.items():
+            before, after = each.baseline.ratio, each.ratio
+            found.append(Standing(name, each.outcomes, before, before if after is None else after, each.evidence))
+        return found
 
     def state(self) -> dict[str, Any]:
         """Everything but the hours, as JSON has it."""

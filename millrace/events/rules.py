@@ -180,6 +180,7 @@ _COMMAND_IDS: Mapping[str, tuple[str, ...]] = {
     "define_experiment": ("definition.experiment_id",),
     "start_experiment": ("experiment_id",),
     "stop_experiment": ("experiment_id",),
+    "cancel_retrain": ("model_name",),
 }
 
 

@@ -8,6 +8,9 @@ OUTCOMES = Counter("millrace_tracker_outcomes", "Outcomes by what became of them
 COMMANDS = Counter("millrace_tracker_commands", "Commands about experiments: accepted or refused.", ("result",))
 DECISIONS = Counter("millrace_tracker_decisions", "Decisions that ended an experiment.", ("kind",))
 RUNNING = Gauge("millrace_tracker_running_experiments", "Experiments that get traffic.")
+MISMATCHED = Gauge(
+    "millrace_tracker_mismatched_experiments", "Experiments with traffic whose arms do not have the users they should."
+)
 USERS = Gauge("millrace_tracker_users", "Users of running experiments in memory.")
 USERS_MAX = Gauge("millrace_tracker_users_max", "Most users in memory; more do not count.")
 ANSWERS = Gauge("millrace_tracker_open_answers", "Answers of which some slots are decided.")

@@ -1,8 +1,8 @@
 """Candidate generation: which few hundred of all items are ranked for a user.
 
-Generators: co-visitation neighbours of the user's last items, sessions like the user's, what is popular now and today,
-the user's own recent items (where repeats are allowed), new items of the catalogue, and the items that the request
-names. Everything happens on arrays of rows (see ``ItemTable``) and in one pool of candidates.
+Generators: co-visitation neighbours of the user's last items, sessions like the user's, what is popular now and these
+days, the user's own recent items (where repeats are allowed), new items of the catalogue, and the items that the
+request names. Everything happens on arrays of rows (see ``ItemTable``) and in one pool of candidates.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from millrace.settings import RecommenderSettings
 
 # Items of the user's earlier sessions that similar sessions are sought by, behind those of the session.
 OLDER_ITEMS = 5
-# Of what is popular now and today, and of what is new.
+# Of what is popular now and these days, and of what is new.
 _LISTED_MAX = 2 * TRENDING_KEPT + FRESH_KEPT
 _NONE: Rows = np.empty(0, dtype=np.int32)
 
@@ -165,7 +165,9 @@ def _propose_neighbours(
         for at in range(len(own)):
             if own[at] == NO_ROW:
                 continue
-            place = join(own[at], places, count, rows, sources, signals)
+            place = places[own[at]]
+            if place == NO_PLACE:
+                place = join(own[at], places, count, rows, sources, signals)
             sources[place] |= NEIGHBOURS
             signals[place, Signal.COVISIT] += own_shares[at] / (number + 1)
             signals[place, Signal.COVISIT_SUPPORT] += 1.0 / len(context)

@@ -22,7 +22,7 @@ click_through          probability               clicks per view, smoothed towar
 approval               probability               likes among likes and dislikes, smoothed towards 1/2
 seen                   0 or 1                    the user engaged with the item (within the recent ones kept)
 from_trending_short    0 or 1                    it is in the list of what is popular now
-from_trending_long     0 or 1                    it is in the list of what is popular today
+from_trending_long     0 or 1                    it is in the list of what is popular these days
 from_fresh             0 or 1                    it was drawn from what is new in the catalogue
 similar                share, 0-1                of the likeness of the nearest sessions, that of those with the item
 similar_log            log                       log(similar + 0.001)

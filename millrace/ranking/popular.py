@@ -1,4 +1,4 @@
-"""Lists that do not depend on the user: what is popular now, popular today, and new in the catalogue.
+"""Lists that do not depend on the user: what is popular now, popular these days, and new in the catalogue.
 
 Popularity decays equally for all items, so that its order does not depend on the time (``ItemTable.short_order``).
 A list therefore changes only through items that changed: refreshing it looks at the list and at those, not at all

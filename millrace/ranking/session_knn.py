@@ -28,7 +28,7 @@ import numpy as np
 from millrace.compiled import compiled
 from millrace.ranking.features import Floats, Ints, Rows, Signal
 from millrace.ranking.item_table import NO_ROW
-from millrace.ranking.pool import CandidatePool, join
+from millrace.ranking.pool import NO_PLACE, CandidatePool, join
 from millrace.ranking.session_index import NOWHERE, REACH, RUN, SessionIndex, owner
 from millrace.ranking.sources import SESSIONS
 
@@ -114,8 +114,11 @@ def _propose(
     for number in range(len(runs)):
         start = runs[number] * RUN
         for at in range(start, start + lengths[runs[number]]):
-            if run_rows[at] != NO_ROW:
-                place = join(run_rows[at], places, count, rows, sources, signals)
+            row = run_rows[at]
+            if row != NO_ROW:
+                place = places[row]
+                if place == NO_PLACE:
+                    place = join(row, places, count, rows, sources, signals)
                 sources[place] |= SESSIONS
                 signals[place, Signal.SIMILAR] += likeness[number]
                 signals[place, Signal.SIMILAR_NEAR] += likeness[number] * _NEAR[abs(at - shared[number])]
@@ -129,10 +132,13 @@ def _propose(
             start = posting // RUN * RUN
             end = start + lengths[posting // RUN]
             for at in range(max(posting - REACH, start), min(posting + REACH + 1, end)):
-                if at == posting or run_rows[at] == NO_ROW:
+                row = run_rows[at]
+                if at == posting or row == NO_ROW:
                     continue
                 distance = abs(at - posting)
-                place = join(run_rows[at], places, count, rows, sources, signals)
+                place = places[row]
+                if place == NO_PLACE:
+                    place = join(row, places, count, rows, sources, signals)
                 signals[place, Signal.AROUND] += around * _AROUND[distance]
                 if number >= of_session:
                     continue

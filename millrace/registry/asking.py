@@ -47,6 +47,20 @@ def roll_back(model_name: str, version: str, issued_by: str, reason: str, checkp
     return command
 
 
+def retrain(model_name: str, issued_by: str, reason: str) -> Command:
+    """A command that has a new version trained now."""
+    command = new_command(issued_by, reason)
+    command.retrain.model_name = model_name
+    return command
+
+
+def cancel_retrain(model_name: str, issued_by: str, reason: str) -> Command:
+    """A command that ends the retraining under way, with its job or its experiment."""
+    command = new_command(issued_by, reason)
+    command.cancel_retrain.model_name = model_name
+    return command
+
+
 def trigger_update(model_name: str, issued_by: str, reason: str) -> Command:
     """A command that has the learner learn what is in its buffer now."""
     command = new_command(issued_by, reason)
@@ -79,7 +93,7 @@ def ask(
 
     Returns
     -------
-    The promotion or rollback that the command led to.
+    The event that the command led to: a promotion, a rollback, the start or the end of a retraining.
 
     Raises
     ------

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import structlog
 
 from millrace.ranking.first import first_ranker
 from millrace.registry.journal import Journal
+from millrace.registry.ledger import Ledger
 from millrace.registry.reconcile import (
     FIRST_VERSION_REASON,
     Append,
@@ -20,10 +22,14 @@ from millrace.registry.reconcile import (
     next_step,
 )
 from millrace.registry.registry import Registry
-from millrace.registry.view import CHAMPION, RegistryView
+from millrace.registry.view import RegistryView
+from millrace.settings import RetrainSettings
 from millrace.v1.command_pb2 import Command
+from millrace.v1.drift_pb2 import DriftSignal
 from millrace.v1.experiment_pb2 import Experiment
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
+
+T = TypeVar("T")
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -45,6 +51,8 @@ class Controller:
         clock: Callable[[], float] = time.time,
         experiments: Callable[[], Sequence[Experiment]] = tuple,
         cool_down_ms: int = 0,
+        signals: Callable[[], Sequence[DriftSignal]] = tuple,
+        retraining: RetrainSettings | None = None,
     ) -> None:
         self.model_name = model_name
         self._journal = journal
@@ -52,6 +60,8 @@ class Controller:
         self._clock = clock
         self._experiments = experiments
         self._cool_down_ms = cool_down_ms
+        self._signals = signals
+        self._retraining = retraining
         # Held while the journal is read and written, never while MLflow is asked.
         self._at_journal = threading.Lock()
 
@@ -74,10 +84,18 @@ class Controller:
         with self._at_journal:
             return command.command_id in self._journal.ledger().settled
 
-    def act_on_decisions(self) -> None:
-        """Promote, reject or roll back what experiments have decided, without MLflow. Raises InfrastructureError."""
+    def act_on_decisions(self) -> bool:
+        """Promote, reject or roll back what experiments have decided, without MLflow; whether there was any of it.
+
+        Raises
+        ------
+        InfrastructureError
+            Kafka failed; the next call goes on from there.
+        """
+        acted = False
         while self._step((), None) is not None:
-            pass
+            acted = True
+        return acted
 
     def reconcile(self) -> None:
         """Take every step that is open. Blocks for the timeouts of Kafka and MLflow.
@@ -95,6 +113,25 @@ class Controller:
                 self._take(step)
                 view = self._registry.view(self.model_name)
 
+    def read(self, look: Callable[[Ledger], T]) -> T:
+        """What ``look`` finds in the ledger, with everything that stands in the topic. Raises InfrastructureError."""
+        with self._at_journal:
+            return look(self._journal.ledger())
+
+    def settle(self, decide: Callable[[Ledger, int], ModelEvent | None]) -> bool:
+        """Write the event that somebody makes of the ledger and the time (Unix milliseconds); whether there was one.
+
+        Raises
+        ------
+        InfrastructureError
+            Kafka failed; the event may or may not stand.
+        """
+        with self._at_journal:
+            event = decide(self._journal.ledger(), round(self._clock() * 1_000))
+            if event is not None:
+                self._append(event)
+            return event is not None
+
     def stand_by(self) -> None:
         """It is another process's turn."""
         with self._at_journal:
@@ -104,7 +141,16 @@ class Controller:
         """The next step; an event stands in the topic when this returns."""
         with self._at_journal:
             now_ms = round(self._clock() * 1_000)
-            step = next_step(self._journal.ledger(), commands, view, now_ms, self._experiments(), self._cool_down_ms)
+            step = next_step(
+                self._journal.ledger(),
+                commands,
+                view,
+                now_ms,
+                self._experiments(),
+                self._cool_down_ms,
+                self._signals(),
+                self._retraining,
+            )
             if isinstance(step, Append):
                 self._append(step.event)
             return step
@@ -123,5 +169,8 @@ class Controller:
             made = self._registry.log_version(self.model_name, first_ranker(), step.step_id, FIRST_VERSION_REASON)
             log.info("stored in the registry", model=self.model_name, version=made.version, run=made.run_id)
         else:
-            self._registry.set_alias(self.model_name, CHAMPION, step.version)
-            log.info("alias champion set", model=self.model_name, version=step.version)
+            if step.version:
+                self._registry.set_alias(self.model_name, step.alias, step.version)
+            else:
+                self._registry.delete_alias(self.model_name, step.alias)
+            log.info(f"alias {step.alias} set", model=self.model_name, version=step.version)

@@ -63,6 +63,19 @@ def against_serving(tags: Mapping[str, str]) -> str:
     return "" if verdict == PASSED else f"gates {verdict}"
 
 
+def gates_of(tags: Mapping[str, str]) -> list[Gate]:
+    """The gates in a version's tags, as ``gate_tags`` wrote them."""
+    found, numbers = [], figures(tags)
+    for tag, value in tags.items():
+        name = tag.removeprefix(GATE_PREFIX)
+        if tag != name and "." not in name:
+            verdict, _, reason = value.partition(": ")
+            mine = f"{name}."
+            own = {each.removeprefix(mine): number for each, number in numbers.items() if each.startswith(mine)}
+            found.append(Gate(name, verdict == PASSED, reason, own))
+    return found
+
+
 def figures(tags: Mapping[str, str]) -> dict[str, float]:
     """The numbers in a version's tags, as ``NAME.FIGURE`` -> value; what is no number is left out."""
     found = {}

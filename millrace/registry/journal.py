@@ -91,15 +91,17 @@ class Journal:
         log.info("ledger read", versions=len(self._ledger.versions), champion=self._ledger.champion or None)
 
 
-def read_ledger(model_name: str, reader: TopicReader, timeout_s: float) -> Ledger:
+def read_ledger(model_name: str, reader: TopicReader, timeout_s: float, into: Ledger | None = None) -> Ledger:
     """The ledger of everything that stood in ``model-events`` when the reader found the broker.
+
+    ``into``: an empty one of this model to be filled; None: one is made.
 
     Raises
     ------
     InfrastructureError
         The broker or the topic is not there, or did not deliver in time.
     """
-    ledger = Ledger(model_name)
+    ledger = Ledger(model_name) if into is None else into
     give_up = time.monotonic() + timeout_s
     while not reader.caught_up:
         read_into(ledger, reader, timeout_s=0.1)

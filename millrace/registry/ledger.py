@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from millrace.registry.retraining import Retrainings
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 
 CHECKPOINTS_KEPT = 10
@@ -36,6 +37,8 @@ class Ledger:
         Command id -> the event that accepted or refused it.
     checkpoints
         Checkpoint id -> its event, of the last ``CHECKPOINTS_KEPT``, the newest last.
+    retrainings
+        How far retraining is.
     """
 
     model_name: str
@@ -45,6 +48,7 @@ class Ledger:
     refused: dict[str, ModelEvent] = field(default_factory=dict)
     settled: dict[str, ModelEvent] = field(default_factory=dict)
     checkpoints: dict[str, ModelEvent] = field(default_factory=dict)
+    retrainings: Retrainings = field(default_factory=Retrainings)
     _taken: set[str] = field(default_factory=set)
 
     @property
@@ -65,6 +69,7 @@ class Ledger:
             self._keep(event)
             return
         self._taken.add(event.event_id)
+        self.retrainings.apply(event)
         if event.command_id:
             self.settled.setdefault(event.command_id, event)
         if kind == ModelEventType.MODEL_EVENT_TYPE_REGISTERED:

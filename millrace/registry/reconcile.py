@@ -15,13 +15,18 @@ from millrace.errors import MillraceError
 from millrace.registry.experiments import open_event
 from millrace.registry.gates import GATES_TAG, REASON_TAG, against_serving, figures
 from millrace.registry.ledger import CHECKPOINTS_KEPT, Ledger
-from millrace.registry.view import CHAMPION, RegistryView
+from millrace.registry.triggers import against_another, look
+from millrace.registry.view import CHALLENGER, CHAMPION, RegistryView
+from millrace.settings import RetrainSettings
 from millrace.v1.command_pb2 import Command, PromoteCommand, RollBackCommand
+from millrace.v1.drift_pb2 import DriftSignal
 from millrace.v1.experiment_pb2 import Experiment
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 
 # Any fixed value: it only keeps these ids apart from other uses of UUID version 5.
 _NAMESPACE = uuid.UUID("6d1c0b5e-5f0b-4c8e-9a46-0c7f3f6a2b11")
+
+_ACTIONS = ("promote", "roll_back", "retrain", "cancel_retrain")
 
 FIRST_VERSION_REASON = "first version: fixed weights, to learn from the first clicks on"
 
@@ -42,9 +47,10 @@ class LogFirstVersion:
 
 @dataclass(frozen=True, slots=True)
 class PointAlias:
-    """Bring the registry's alias ``champion`` in line with the ledger."""
+    """Bring an alias of the registry in line with the ledger; an empty version: nobody has it."""
 
     version: str
+    alias: str = CHAMPION
 
 
 Step = Append | LogFirstVersion | PointAlias
@@ -62,6 +68,8 @@ def next_step(
     now_ms: int,
     experiments: Iterable[Experiment] = (),
     cool_down_ms: int = 0,
+    signals: Iterable[DriftSignal] = (),
+    retraining: RetrainSettings | None = None,
 ) -> Step | None:
     """The next step towards what should be; None when everything is as it should be.
 
@@ -75,6 +83,9 @@ def next_step(
         Time of the decision, Unix milliseconds.
     experiments, cool_down_ms
         Records with decisions to act on (see ``millrace.registry.experiments``).
+    signals, retraining
+        Drift that holds, and when it starts a retraining (see ``millrace.registry.triggers``); None: nothing but
+        commands does.
 
     Raises
     ------
@@ -91,6 +102,8 @@ def next_step(
     event = open_event(ledger, experiments, now_ms, cool_down_ms)
     if event is None and view is not None:
         event = _trained(ledger, view, now_ms)
+    if event is None and retraining is not None:
+        event = look(ledger, signals, retraining, now_ms).event
     if event is not None:
         return Append(event)
     if view is not None and view.aliases.get(CHAMPION) != ledger.champion:
@@ -100,44 +113,80 @@ def next_step(
                 "the registry does not hold it; restore the registry's data, or promote a version that it holds"
             )
         return PointAlias(ledger.champion)
+    if view is not None and view.aliases.get(CHALLENGER, "") != ledger.retrainings.challenger:
+        return PointAlias(ledger.retrainings.challenger, CHALLENGER)
     return None
 
 
 def concerns(command: Command, model_name: str) -> bool:
     """Whether a command is for the orchestrator of this model; the learner and the tracker act on others."""
     action = command.WhichOneof("action")
-    if action == "promote":
-        return command.promote.model_name == model_name
-    return action == "roll_back" and command.roll_back.model_name == model_name
+    return action in _ACTIONS and getattr(command, action).model_name == model_name
 
 
 def decide(ledger: Ledger, command: Command, now_ms: int) -> ModelEvent:
-    """The one event that answers a command: the promotion or rollback that it asks for, or its refusal."""
+    """The one event that answers a command: what it asks for, or its refusal."""
     event = ModelEvent(
         event_id=step_id(ledger.model_name, f"command/{command.command_id}"),
         model_name=ledger.model_name,
         at_ms=now_ms,
         command_id=command.command_id,
         reason=_reason(command),
-        previous_version=ledger.champion,
     )
-    if command.WhichOneof("action") == "promote":
-        event.type = ModelEventType.MODEL_EVENT_TYPE_PROMOTED
-        event.model_version = command.promote.model_version
-        refusal = _against_promotion(ledger, command.promote)
+    action = command.WhichOneof("action")
+    if action == "promote":
+        refusal = _promote(ledger, command.promote, event)
+    elif action == "roll_back":
+        refusal = _roll_back(ledger, command.roll_back, event)
+    elif action == "retrain":
+        refusal = against_another(ledger)
+        event.type = ModelEventType.MODEL_EVENT_TYPE_RETRAINING_STARTED
+        event.retraining_id = event.event_id
     else:
-        event.type = ModelEventType.MODEL_EVENT_TYPE_ROLLED_BACK
-        event.checkpoint_id = command.roll_back.checkpoint_id
-        event.model_version = _target(ledger, command.roll_back)
-        refusal = _against_rollback(ledger, command.roll_back, event.model_version)
+        refusal = _cancel(ledger, event)
     if refusal:
-        event.type = ModelEventType.MODEL_EVENT_TYPE_COMMAND_REFUSED
-        event.reason = refusal
-        event.previous_version = event.checkpoint_id = ""
-    else:
-        made = ledger.checkpoints.get(event.checkpoint_id) or ledger.versions[event.model_version]
-        event.run_id, event.artifact_uri, event.sha256 = made.run_id, made.artifact_uri, made.sha256
+        return ModelEvent(
+            event_id=event.event_id,
+            model_name=event.model_name,
+            model_version=event.model_version,
+            type=ModelEventType.MODEL_EVENT_TYPE_COMMAND_REFUSED,
+            at_ms=now_ms,
+            command_id=event.command_id,
+            reason=refusal,
+        )
     return event
+
+
+def _promote(ledger: Ledger, promote: PromoteCommand, event: ModelEvent) -> str:
+    """Fill in the promotion; why it is refused, else empty."""
+    event.type = ModelEventType.MODEL_EVENT_TYPE_PROMOTED
+    event.model_version, event.previous_version = promote.model_version, ledger.champion
+    return _against_promotion(ledger, promote) or _as_made(ledger, event)
+
+
+def _roll_back(ledger: Ledger, roll_back: RollBackCommand, event: ModelEvent) -> str:
+    """Fill in the rollback; why it is refused, else empty."""
+    event.type = ModelEventType.MODEL_EVENT_TYPE_ROLLED_BACK
+    event.checkpoint_id, event.previous_version = roll_back.checkpoint_id, ledger.champion
+    event.model_version = _target(ledger, roll_back)
+    return _against_rollback(ledger, roll_back, event.model_version) or _as_made(ledger, event)
+
+
+def _as_made(ledger: Ledger, event: ModelEvent) -> str:
+    made = ledger.checkpoints.get(event.checkpoint_id) or ledger.versions[event.model_version]
+    event.run_id, event.artifact_uri, event.sha256 = made.run_id, made.artifact_uri, made.sha256
+    return ""
+
+
+def _cancel(ledger: Ledger, event: ModelEvent) -> str:
+    """Fill in the end of the retraining under way; why there is none, else empty."""
+    present = ledger.retrainings.under_way
+    if present is None:
+        return "no retraining is under way"
+    event.type = ModelEventType.MODEL_EVENT_TYPE_RETRAINING_ENDED
+    event.retraining_id, event.model_version = present.retraining_id, present.version
+    event.reason = f"cancelled: {event.reason or 'no reason given'}"
+    return ""
 
 
 def _first_version(ledger: Ledger, view: RegistryView, now_ms: int) -> Step:
@@ -167,6 +216,8 @@ def _trained(ledger: Ledger, view: RegistryView, now_ms: int) -> ModelEvent | No
         if GATES_TAG not in made.tags or made.version in ledger.versions or ledger.took(event_id):
             continue
         problem = against_serving(made.tags)
+        present = ledger.retrainings.under_way
+        ours = present is not None and made.step_id == present.retraining_id
         kind = ModelEventType.MODEL_EVENT_TYPE_REJECTED if problem else ModelEventType.MODEL_EVENT_TYPE_REGISTERED
         return ModelEvent(
             event_id=event_id,
@@ -179,6 +230,7 @@ def _trained(ledger: Ledger, view: RegistryView, now_ms: int) -> ModelEvent | No
             run_id=made.run_id,
             sha256=bytes.fromhex(made.sha256),
             figures=figures(made.tags),
+            retraining_id=made.step_id if ours else "",
         )
     return None
 

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.errors import InfrastructureError, MillraceError
 from millrace.registry.gates import against_serving
-from millrace.registry.view import RegisteredVersion, RegistryView
+from millrace.registry.view import RegisteredVersion, RegistryView, VersionRun
 from millrace.settings import MlflowSettings
 
 if TYPE_CHECKING:
     from millrace.ranking.model import RankingModel
 
-# Folder of a run's artifacts that holds the version, and tags of a version.
+# Folders of a run's artifacts that hold the version and its pictures, and tags of a version.
 ARTIFACT_PATH = "model"
+PLOTS_PATH = "plots"
 STEP_TAG = "millrace.step_id"
 SHA256_TAG = "millrace.sha256"
 SCHEMA_TAG = "millrace.feature_schema"
@@ -63,14 +64,40 @@ class Registry:
             versions = sorted(map(_version, self._pages(name)), key=lambda version: int(version.version))
             return RegistryView(tuple(versions), dict(model.aliases))
 
+    def run(self, run_id: str) -> VersionRun | None:
+        """The run that made a version; None if the registry does not hold it any more."""
+        with self.errors(f"read run {run_id}"):
+            found = unless(_ABSENT, lambda: self.client.get_run(run_id))
+            if found is None:
+                return None
+            pictures = self.client.list_artifacts(run_id, PLOTS_PATH)
+            return VersionRun(
+                run_id=run_id,
+                status=found.info.status,
+                started_ms=found.info.start_time,
+                ended_ms=found.info.end_time,
+                params=dict(found.data.params),
+                metrics=dict(found.data.metrics),
+                tags=dict(found.data.tags),
+                plots=tuple(picture.path for picture in pictures),
+            )
+
+    def look_at(self, run_id: str, into: Path) -> Path:
+        """The files of a version in a folder inside ``into``, to look at and not to serve: no gate is asked."""
+        with self.errors(f"fetch the files of run {run_id}"):
+            return Path(self.client.download_artifacts(run_id, ARTIFACT_PATH, str(into)))
+
     def log_version(self, name: str, model: RankingModel, step_id: str, reason: str) -> RegisteredVersion:
         """Store a model's portable files as artifacts of a new run, and a version that points to them.
 
         Not idempotent by itself: callers look for the step's version first (``RegistryView.made_by``).
         """
+        from millrace.registry.ranking_flavor import describe
+
         self.create_model(name)
         with self.errors("log a version"), tempfile.TemporaryDirectory() as folder:
             digest = model.save(Path(folder))
+            describe(Path(folder), model)
             experiment = self.client.get_experiment_by_name(name)
             run = self.client.create_run(experiment.experiment_id, run_name=reason, tags={STEP_TAG: step_id})
             run_id: str = run.info.run_id
@@ -103,6 +130,11 @@ class Registry:
         with self.errors(f"set alias {alias}"):
             self._fit_to_serve(name, version)
             self.client.set_registered_model_alias(name, alias, version)
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Point an alias to no version. The orchestrator only."""
+        with self.errors(f"delete alias {alias}"):
+            self.client.delete_registered_model_alias(name, alias)
 
     def download(self, name: str, version: str, into: Path) -> None:
         """Copy the files of a version into an existing folder, to serve it.

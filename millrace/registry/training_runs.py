@@ -21,6 +21,8 @@ log = structlog.stdlib.get_logger(__name__)
 PROBLEM_TAG = "millrace.problem"
 KIND_TAG = "millrace.kind"
 TRAINING = "training"
+NOTE_TAG = "mlflow.note.content"
+"""Where MLflow's own pages have a run's description."""
 
 # MLflow refuses more in one request.
 _BATCH_MAX = 100
@@ -93,6 +95,11 @@ class TrainingRun:
             for at in range(0, len(items), _BATCH_MAX):
                 self._registry.client.log_batch(self.run_id, metrics=items[at : at + _BATCH_MAX])
 
+    def note(self, text: str) -> None:
+        """What the run's page says, in Markdown."""
+        with self._registry.errors("describe the run"):
+            self._registry.client.set_tag(self.run_id, NOTE_TAG, text[:_VALUE_MAX_CHARS])
+
     def files(self, folder: Path, under: str | None = None) -> None:
         """The files in a folder as artifacts."""
         with self._registry.errors("store the run's files"):
@@ -105,7 +112,10 @@ class TrainingRun:
             return Path(fetched)
 
     def register(self, tags: Mapping[str, str]) -> RegisteredVersion:
-        """Make the run's files a version, with these tags."""
+        """Make the run's files a version, with these tags; one that the job has made already is that one."""
+        made = self._registry.view(self._model_name).made_by(self._step_id)
+        if made is not None:
+            return made
         try:
             return self._registry.create_version(
                 self._model_name, self.run_id, self._reason, {STEP_TAG: self._step_id, REASON_TAG: self._reason, **tags}

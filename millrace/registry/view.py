@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 CHAMPION = "champion"
 """Alias of the version that serves: a projection of topic ``model-events``, written by the orchestrator only."""
 
+CHALLENGER = "challenger"
+"""Alias of the version that a retraining has in an experiment, while it is there; a projection too."""
+
 
 @dataclass(frozen=True, slots=True)
 class RegisteredVersion:
@@ -27,6 +30,28 @@ class RegisteredVersion:
     step_id: str
     sha256: str
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRun:
+    """The run that made a version.
+
+    Attributes
+    ----------
+    started_ms, ended_ms
+        Unix milliseconds; ``ended_ms`` is None while it is open.
+    plots
+        Paths of its pictures among its artifacts.
+    """
+
+    run_id: str
+    status: str
+    started_ms: int
+    ended_ms: int | None
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    plots: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

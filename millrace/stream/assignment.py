@@ -6,6 +6,8 @@ come from inside :meth:`Membership.poll` and the consumer's own ``poll``, in the
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -82,6 +84,11 @@ def group_protocol(kafka: KafkaSettings, assignment: Assignment) -> Config:
     }
 
 
+def client_name(worker: str) -> Config:
+    """The name under which the broker knows this process, so that `millrace lag` can say which one has a partition."""
+    return {"client.id": f"{worker}@{socket.gethostname()}-{os.getpid()}"}
+
+
 def make_consumer(
     kafka: KafkaSettings,
     stream: StreamSettings,
@@ -95,6 +102,7 @@ def make_consumer(
     protocol: Config = {} if assignment is Assignment.SINGLE else group_protocol(kafka, assignment)
     config = {
         **consumer_config(kafka, worker),
+        **client_name(worker),
         **protocol,
         **memory_bound(stream),
         "enable.partition.eof": True,
@@ -162,7 +170,7 @@ class LeaderMembership:
         self._ask_at = 0.0
         self._owned: list[TopicPartition] = []
         self._election = Consumer(
-            consumer_config(kafka, f"{worker}.leader") | group_protocol(kafka, Assignment.SINGLE),
+            consumer_config(kafka, f"{worker}.leader") | client_name(worker) | group_protocol(kafka, Assignment.SINGLE),
             logger=logs.kafka_logger(),
         )
 

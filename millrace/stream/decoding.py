@@ -11,6 +11,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from millrace.errors import InvalidField
 from millrace.stream.codec import decode
+from millrace.stream.dead_letters import NOBODY, is_for_others
 from millrace.stream.worker import Headers, Partition, Record
 from millrace.topics import Topic
 
@@ -99,9 +100,13 @@ class Batch:
 
 
 def read_batch(
-    messages: Sequence[KafkaMessage], topics: Mapping[str, Topic], wanted: Container[Partition], max_bytes: int
+    messages: Sequence[KafkaMessage],
+    topics: Mapping[str, Topic],
+    wanted: Container[Partition],
+    max_bytes: int,
+    worker: bytes = NOBODY,
 ) -> Batch:
-    """Sort and decode messages; those of partitions that are not wanted are left out.
+    """Sort and decode messages; those of partitions that are not wanted, and replays for others, are left out.
 
     The innermost loop of every worker: a few microseconds per record, so no function calls that can be avoided.
     """
@@ -122,12 +127,19 @@ def read_batch(
             positions[partition] = fetched.offset()
             batch.ended.add(partition)
             continue
-        counts[partition] = counts.get(partition, 0) + 1
         positions[partition] = fetched.offset() + 1
         if partition in ended:
             ended.discard(partition)
         try:
-            records.append(read_record(fetched, topics[partition[0]], max_bytes))
+            record = read_record(fetched, topics[partition[0]], max_bytes)
         except Undecodable as undecodable:
+            if is_for_others(undecodable.record.headers, worker):
+                continue
             batch.refused.append(undecodable)
+        else:
+            # Nearly every record has one header, its schema: one comparison tells.
+            if len(record.headers) > 1 and is_for_others(record.headers, worker):
+                continue
+            records.append(record)
+        counts[partition] = counts.get(partition, 0) + 1
     return batch

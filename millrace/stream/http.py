@@ -108,13 +108,17 @@ class HealthServer:
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
         self._thread.start()
         self._file = run_file(process)
+        self._target = target_file(process)
         listens = {"metrics": self.address, "grpc": grpc, "http": http}
-        _announce(self._file, {"process": process, "pid": os.getpid(), **listens})
+        described = {"process": process, "pid": os.getpid(), **listens}
+        _announce(self._file, {name: value for name, value in described.items() if value is not None})
+        _announce(self._target, [{"targets": [self.address], "labels": {"process": process}}])
         log.info("metrics and health", metrics=f"http://{self.address}/metrics", ready=f"http://{self.address}/readyz")
 
     def close(self) -> None:
         """Stop listening."""
         self._file.unlink(missing_ok=True)
+        self._target.unlink(missing_ok=True)
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -131,11 +135,16 @@ def run_file(process: str) -> Path:
     return home() / "run" / f"{process}-{os.getpid()}.json"
 
 
-def _announce(path: Path, content: Mapping[str, object]) -> None:
+def target_file(process: str) -> Path:
+    """Where this process says the same for Prometheus, which looks into the folder (``file_sd_configs``)."""
+    return home() / "run" / "targets" / f"{process}-{os.getpid()}.json"
+
+
+def _announce(path: Path, content: object) -> None:
     """Write the file whole or not at all: others read it at any moment."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+    part.write_text(json.dumps(content))
     part.replace(path)
 
 

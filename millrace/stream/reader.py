@@ -16,6 +16,7 @@ from millrace.errors import InfrastructureError
 from millrace.settings import KafkaSettings, StreamSettings
 from millrace.stream import logs, metrics
 from millrace.stream.clients import consumer_config, memory_bound
+from millrace.stream.dead_letters import NOBODY, is_for_others
 from millrace.stream.decoding import Fetched, Undecodable, read_record
 from millrace.stream.telemetry import prefetched_bytes
 from millrace.stream.worker import Partition, Record
@@ -211,12 +212,15 @@ class TopicReader:
             log.warning("kafka", problem=error.str())
 
     def _read(self, raw: Fetched) -> Record | None:
-        """The record, having moved the position past it; None if it cannot be decoded."""
+        """The record, having moved the position past it; None if it cannot be decoded, or is for a worker alone."""
         topic = self._topics[raw.topic()]
         self._next[topic.name, raw.partition()] = raw.offset() + 1
         try:
-            return read_record(raw, topic, self._max_bytes)
+            record = read_record(raw, topic, self._max_bytes)
+            return None if is_for_others(record.headers, NOBODY) else record
         except Undecodable as undecodable:
+            if is_for_others(undecodable.record.headers, NOBODY):
+                return None
             metrics.READER_SKIPPED.labels(topic.name).inc()
             where = {"topic": topic.name, "partition": raw.partition(), "offset": raw.offset()}
             log.warning("record passed over", **where, reason=str(undecodable))

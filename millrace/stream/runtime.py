@@ -61,12 +61,13 @@ class Runtime:
         self, worker: Worker, kafka: KafkaSettings, stream: StreamSettings, clock: Clock | None = None
     ) -> None:
         self._worker = worker
+        self._name = worker.name.encode()
         self._kafka = kafka
         self._stream = stream
         self._clock = clock or Clock()
         self._topics = {topic.name: topic for topic in worker.topics}
         self._progress = Progress(stream.durability_margin_ms / 1_000)
-        self._telemetry = Telemetry(worker.name, stream, self._clock.wall)
+        self._telemetry = Telemetry(worker.name, self._topics, stream, self._clock.wall)
         self._status = Status(stream.stalled_after_ms / 1_000, self._clock.monotonic)
         self._backoff = Backoff(stream.backoff_max_ms / 1_000)
         self._output = self._make_output()
@@ -127,7 +128,7 @@ class Runtime:
 
     def _step(self) -> None:
         self._membership.poll()
-        batch = read_batch(self._poll(), self._topics, self._active, self._stream.max_value_bytes)
+        batch = read_batch(self._poll(), self._topics, self._active, self._stream.max_value_bytes, self._name)
         for error in batch.problems:
             self._note(error)
         if self._merge is not None:

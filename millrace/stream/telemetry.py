@@ -26,6 +26,8 @@ class Telemetry:
 
     Parameters
     ----------
+    topics
+        Names of what it reads: dead letters are counted from 0, so that the first one is seen as a change.
     wall
         The clock, Unix seconds.
 
@@ -35,7 +37,7 @@ class Telemetry:
         Whether any broker is connected, as of librdkafka's last statistics; None before the first.
     """
 
-    def __init__(self, worker: str, stream: StreamSettings, wall: Callable[[], float]) -> None:
+    def __init__(self, worker: str, topics: Iterable[str], stream: StreamSettings, wall: Callable[[], float]) -> None:
         self._worker = worker
         self._wall = wall
         self._newest_s: float | None = None
@@ -44,6 +46,8 @@ class Telemetry:
         self._batch_seconds = metrics.BATCH_SECONDS.labels(worker)
         self._delay_seconds = metrics.DELAY_SECONDS.labels(worker)
         metrics.NEWEST_AGE_SECONDS.labels(worker).set_function(self._newest_age)
+        for topic in topics:
+            metrics.DEAD_LETTERS.labels(worker, topic)
         metrics.PAUSED.labels(worker).set(0)
         metrics.ASSIGNED_PARTITIONS.labels(worker).set(0)
         metrics.PREFETCHED_MAX_BYTES.labels(worker).set(stream.queued_max_kib * _KIB)

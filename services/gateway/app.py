@@ -11,6 +11,7 @@ from services.gateway.front import Front
 from services.gateway.parts import Parts
 from services.gateway.routes import (
     docs,
+    drift,
     events,
     experiments,
     items,
@@ -18,10 +19,23 @@ from services.gateway.routes import (
     models,
     operations,
     recommend,
+    retraining,
     users,
 )
 
-ROUTES = (events, items, recommend, experiments, learning, models, users, operations, docs)
+ROUTES = (
+    events,
+    items,
+    recommend,
+    experiments,
+    learning,
+    models,
+    retraining,
+    drift,
+    users,
+    operations,
+    docs,
+)
 
 
 def create_app(parts: Parts) -> ASGIApp:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from millrace.registry.asking import SEND_AGAIN_S, CommandSender
+from millrace.registry.ledger import Ledger
 from millrace.settings import KafkaSettings
 from millrace.v1.command_pb2 import Command
+from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from services.gateway import metrics
 from services.gateway.problems import REFUSED, Problem
 from services.gateway.views import Views
@@ -76,3 +78,14 @@ class CommandDesk:
             raise
         metrics.COMMANDS.labels(action, "unsettled" if found is None else "accepted").inc()
         return found
+
+    async def ask_orchestrator(self, ledger: Ledger, command: Command, wait_ms: int) -> ModelEvent | None:
+        """The event that a command to the orchestrator of a model led to; see :meth:`ask`."""
+
+        def settled() -> ModelEvent | None:
+            event = ledger.settled.get(command.command_id)
+            if event is not None and event.type == ModelEventType.MODEL_EVENT_TYPE_COMMAND_REFUSED:
+                raise Problem(REFUSED, event.reason, command_id=command.command_id)
+            return event
+
+        return await self.ask(ledger.model_name, command, settled, wait_ms)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from millrace.client import AsyncEventProducer, AsyncRecommenderClient
+from millrace.registry.ledger import Ledger
 from millrace.settings import Settings
 from millrace.stream.http import Readiness
 from services.gateway.backlog import Backlog
@@ -12,6 +13,7 @@ from services.gateway.commands import CommandDesk
 from services.gateway.console.console import Console
 from services.gateway.features import FeatureReader
 from services.gateway.intake import Intake
+from services.gateway.problems import NOT_FOUND, Problem
 from services.gateway.views import Views
 
 # How long the broker holds a question of a view: records come at once in any case.
@@ -53,6 +55,14 @@ class Parts:
             CommandDesk(settings.kafka, views, own.delivery_timeout_ms / 1_000),
             Console(settings),
         )
+
+    def ledger_of(self, model: str) -> Ledger:
+        """What has happened to a registered model, that of the settings if it is not named. Raises Problem."""
+        name = model or self.settings.orchestrator.model_name
+        found = self.views.ledgers.get(name)
+        if found is None:
+            raise Problem(NOT_FOUND, f"no model {name!r} has a version")
+        return found
 
     def readiness(self) -> Readiness:
         """Ready once the views are read: then the broker is there. From any thread."""

@@ -1,4 +1,4 @@
-"""What the gateway knows of models, learning, experiments and refused commands: read from topics, on the event loop."""
+"""What the gateway knows of models, learning, drift and experiments: read from topics, on the event loop."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from millrace.drift.status import SIGNALS_READ, DriftStatus, model_of
 from millrace.experiments.asking import REFUSALS
+from millrace.registry.drift_signals import SignalBoard
 from millrace.registry.ledger import Ledger
 from millrace.settings import KafkaSettings, StreamSettings
 from millrace.stream.dead_letters import PREFIX
 from millrace.stream.feed import Feed
 from millrace.stream.reader import Newest, TopicReader
 from millrace.stream.worker import Record
-from millrace.topics import EXPERIMENTS, MODEL_EVENTS, MODEL_UPDATES
+from millrace.topics import DRIFT_DETECTOR_CHANGELOG, DRIFT_SIGNALS, EXPERIMENTS, MODEL_EVENTS, MODEL_UPDATES
 from millrace.v1.command_pb2 import Command
+from millrace.v1.detector_pb2 import DetectorState
+from millrace.v1.drift_pb2 import DriftSignal
 from millrace.v1.experiment_pb2 import Experiment
 from millrace.v1.model_pb2 import ModelEvent, ModelUpdate, ParameterUpdate
 from services.gateway import metrics
@@ -78,20 +82,28 @@ class Views:
         The record of each experiment, by id.
     learning
         How each model learns, by name.
+    drift
+        What the drift detector wrote of each model, by name.
     refusals
         Command id -> why it was refused, by a worker that writes no refusals of its own.
+    signals
+        The drift that holds.
     """
 
     def __init__(self, kafka: KafkaSettings, stream: StreamSettings) -> None:
         self.ledgers: dict[str, Ledger] = {}
         self.experiments: dict[str, Experiment] = {}
         self.learning: dict[str, Learning] = {}
+        self.drift: dict[str, DriftStatus] = {}
         self.refusals: dict[str, str] = {}
+        self.signals = SignalBoard()
         self._changed = asyncio.Event()
         self._feeds = {
             name: Feed(f"view-{name}", reader, _CHUNK, self.apply)
             for name, reader in (
                 ("records", lambda: TopicReader(kafka, [MODEL_EVENTS, EXPERIMENTS], "beginning", stream)),
+                ("drift", lambda: TopicReader(kafka, [DRIFT_DETECTOR_CHANGELOG], "beginning", stream)),
+                ("signals", lambda: TopicReader(kafka, [DRIFT_SIGNALS], Newest(SIGNALS_READ), stream)),
                 ("updates", lambda: TopicReader(kafka, [MODEL_UPDATES, REFUSALS], Newest(2 * _NEWEST), stream)),
             )
         }
@@ -123,6 +135,10 @@ class Views:
             elif isinstance(message, ModelUpdate) and message.HasField("update"):
                 update = message.update
                 self.learning.setdefault(update.model_name, Learning(update)).take(update)
+            elif isinstance(message, DetectorState | DriftSignal):
+                name = model_of(message, record.key) or ""
+                self.drift.setdefault(name, DriftStatus(name)).take(message)
+                self.signals.take(record)
             elif isinstance(message, Command):
                 reason = dict(record.headers).get(f"{PREFIX}reason", b"no reason given")
                 _remember(self.refusals, message.command_id, reason.decode("utf-8", "replace"))

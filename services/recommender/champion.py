@@ -180,6 +180,8 @@ class ChampionFollower:
     def _serve_version(self, reign: ModelEvent) -> None:
         name, folder = _version(reign), self._cache.path(reign.model_version)
         if folder is None or name in self._prefetch.unusable:
+            if folder is None:
+                self._prefetch.again(name)
             self._wait(name)
             return
         try:

@@ -52,7 +52,11 @@ ROWS = {
     ],
     experiments: ["experiment_tracker.slots_per_s"],
     rollback: ["learning.rollback_to_serving_ms"],
-    promotion: ["experiments.promotion_to_serving_ms", "experiments.promotion_failed_requests"],
+    promotion: [
+        "experiments.stop_to_serving_ms",
+        "experiments.promotion_to_serving_ms",
+        "experiments.promotion_failed_requests",
+    ],
     recommend: ["recommend.requests_per_s", "recommend.latency_ms", "features.read_ms"],
     gateway: [
         "gateway.events_per_s",

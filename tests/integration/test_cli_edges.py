@@ -269,9 +269,23 @@ def test_features_are_shown(env: Mapping[str, str], redis_url: str, process: Sta
 
 def test_common_commands_import_nothing_heavy() -> None:
     """A command that a person types answers at once: what takes seconds to import must not be imported."""
-    modules = ["topics", "produce", "replay", "recommend", "story", "users", "items", "config"]
+    modules = [
+        "topics",
+        "tail",
+        "lag",
+        "dlq",
+        "completion",
+        "produce",
+        "replay",
+        "recommend",
+        "story",
+        "users",
+        "items",
+        "config",
+    ]
     code = f"import sys, importlib\nfor m in {modules!r}: importlib.import_module('millrace.cli.' + m)\n"
     code += "import millrace.client, millrace.stream.admin, millrace.features.store, millrace.events.datasets\n"
+    code += "import millrace.inspection.settling, millrace.inspection.lag, millrace.inspection.where\n"
     code += "print(*sorted({'numpy', 'pandas', 'mlflow', 'river', 'scipy', 'faust'} & set(sys.modules)))"
     outcome = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=True, text=True

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.seed import publish
+from millrace.cli.drift import command as drift
 from millrace.drift.correction import Dial
 from millrace.drift.storing import REFERENCE_FILE
 from millrace.drift.watch import Watch
+from millrace.ranking.features import FEATURE_NAMES
 from millrace.ranking.first import first_ranker
 from millrace.registry.cache import default_directory
-from millrace.settings import HOUR_MS, MINUTE_MS, KafkaSettings, StreamSettings
+from millrace.settings import HOUR_MS, MINUTE_MS, KafkaSettings, StreamSettings, settings
 from millrace.stream.codec import encode
 from millrace.topics import DRIFT_SIGNALS, MODEL_EVENTS, OUTCOMES
 from millrace.v1.drift_pb2 import DriftChannel, DriftSignal
@@ -65,6 +72,24 @@ class World:
         rest = self.stored().rest
         return sum(one.offset + 1 for one in rest.included) if rest is not None else 0
 
+    def cli(self, *arguments: str) -> str:
+        command = [str(Path(sys.executable).parent / "millrace"), "drift", *arguments]
+        done = subprocess.run(
+            command, env=os.environ | self.env, capture_output=True, text=True, timeout=60, check=True
+        )
+        return str(done.stdout)
+
+    def status(self) -> Any:
+        """What `millrace drift status --json` says, read in this process: it starts in a second."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.env.items():
+                patch.setenv(name, value)
+            settings.cache_clear()
+            done = CliRunner().invoke(drift, ["status", "--json"], catch_exceptions=False)
+            settings.cache_clear()
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
     def signals(self) -> list[DriftSignal]:
         return [DriftSignal.FromString(message.value() or b"") for message in read_all(self.kafka, DRIFT_SIGNALS.name)]
 
@@ -87,6 +112,8 @@ def test_it_says_what_changed_and_goes_on_after_every_kill(world: World, process
     child = process("workers.drift_detector", env=world.env)
     child.until(lambda: "the champion is not watched" in child.output())
     assert "version 1 has no reference" in child.output()
+    child.until(lambda: world.status()["version"] == "1")
+    assert world.status()["problem"].startswith("version 1 has no reference")
     world.promote("2")
     child.until(lambda: watching(child))
 
@@ -133,8 +160,36 @@ def test_it_says_what_changed_and_goes_on_after_every_kill(world: World, process
     assert all(one.evidence[0].effect_size < -0.3 for one in clicks)
     assert not by_channel[DriftChannel.DRIFT_CHANNEL_PREDICTION]
 
+    # What people are told.
+    child.until(lambda: world.status()["look"] is not None)
+    status = world.status()
+    assert (status["version"], status["watched"], status["problem"], status["hours"]) == ("2", True, None, 24)
+    first, *others = status["look"]["findings"]
+    assert (first["name"], first["alarm"]) == ("covisit", True)
+    assert first["effect_size"] > first["effect_min"] > others[0]["effect_size"]
+    assert first["model_weight"] == dict(zip(FEATURE_NAMES, first_ranker().weights.tolist(), strict=False))["covisit"]
+    assert sum(first["after"]["counts"]) == pytest.approx(5 * 600 * 24 / 26, abs=5)
+    assert len(status["look"]["findings"]) == 2 * (len(FEATURE_NAMES) + 1)
+    assert [(one["name"], one["segment"]) for one in status["measures"]][2:] == [
+        ("log_loss", None),
+        ("click_through", "new"),
+    ]
+    assert {one["channel"] for one in status["signals"] if one["holds"]} >= {"input", "performance"}
+    said_to_people = world.cli("status")
+    assert "version 2 of model 'watched' is watched, outcomes served up to 2023-11-" in said_to_people
+    assert "features moved: covisit, since 2023-11-" in said_to_people
+    assert "labels changed: click_through by -" in said_to_people
+    assert "1 of 74 tests alarm" in said_to_people
+    assert "✗\tcovisit\tkolmogorov-smirnov\t██████████│██████████\t" in said_to_people
+
     # Another champion: everything begins anew, and what held of the one before is over with it.
     world.promote("3", with_reference=False)
     child.until(lambda: not watching(child))
     child.until(lambda: not world.stored().hours)
+    child.until(lambda: world.status()["version"] == "3")
+    status = world.status()
+    assert (status["watched"], status["look"], status["measures"]) == (False, None, [])
+    assert {one["holds"] for one in status["signals"]} == {False}
+    nobody = world.cli("status", "--model", "nobody")
+    assert "model 'nobody' is not watched: the drift detector has written nothing of this model yet" in nobody
     assert child.terminate() == 0, child.output()

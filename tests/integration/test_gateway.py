@@ -30,8 +30,18 @@ from schemathesis.specs.openapi.checks import (
 
 from millrace.settings import KafkaSettings
 from millrace.stream.codec import encode
-from millrace.topics import INTERACTIONS, ITEMS, OUTCOMES
+from millrace.topics import (
+    DRIFT_DETECTOR_CHANGELOG,
+    DRIFT_SIGNALS,
+    INTERACTIONS,
+    ITEMS,
+    MODEL_EVENTS,
+    OUTCOMES,
+)
+from millrace.v1.detector_pb2 import DetectorState, WatchedLook, WatchedRest
+from millrace.v1.drift_pb2 import DriftChannel, DriftEvidence, DriftSignal
 from millrace.v1.item_pb2 import Item
+from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from tests.conftest import StartProcess
 from tests.gateway_stack import Running, gateway_stack
 from tests.gateway_support import Answer, Gateway
@@ -245,6 +255,50 @@ def test_versions_are_promoted_and_rolled_back_by_command(running: Running) -> N
     assert running.gateway.ask("GET", path).json["champion"]["version"] == "1"
 
 
+def test_drift_is_what_the_detector_wrote(running: Running) -> None:
+    path = "/api/v1/mlops/drift"
+    assert running.gateway.ask("GET", path).status == 404
+    evidence = DriftEvidence(name="covisit", effect_size=0.2, effect_min=0.05, alarm=True)
+    signal = DriftSignal(signal_id="s", model_name="ranker", model_version="1", holds=True, evidence=[evidence])
+    signal.channel = DriftChannel.DRIFT_CHANNEL_INPUT
+    send(running.kafka, DRIFT_SIGNALS, [("ranker", *encode(signal))])
+    rest = WatchedRest(reign_id="r", model_version="1", hours=24, holding=[signal])
+    rest.measures.add(name="click_through", outcomes=500, before=0.1, after=0.08, evidence=0.4)
+    look = WatchedLook(reign_id="r", findings=[evidence])
+    parts = (("look", DetectorState(look=look)), ("rest", DetectorState(rest=rest)))
+    send(running.kafka, DRIFT_DETECTOR_CHANGELOG, [(f"ranker/{part}", *encode(state)) for part, state in parts])
+    in_time(lambda: running.gateway.ask("GET", path).status == 200)
+    told = running.gateway.ask("GET", path).json
+    assert (told["version"], told["watched"], told["measures"][0]["after"]) == ("1", True, 0.08)
+    in_time(lambda: [one["holds"] for one in running.gateway.ask("GET", path).json["signals"]] == [True])
+    assert [one["name"] for one in told["look"]["findings"]] == ["covisit"]
+    assert running.gateway.ask("GET", f"{path}?model=nobody").status == 404
+
+
+def test_a_retraining_is_asked_for_by_command_and_followed(running: Running) -> None:
+    path = "/api/v1/mlops/retrain"
+    assert running.gateway.ask("POST", f"{path}?model=nobody").status == 404
+    sent = running.gateway.ask("POST", f"{path}?wait_ms=0", {"reason": "new shop"}, Idempotency_Key="retrain-1")
+    assert (sent.status, sent.json) == (202, {"command_id": "retrain-1", "settled": False})
+    [command] = [one for one in running.commands() if one.command_id == "retrain-1"]
+    assert (command.retrain.model_name, command.reason, command.issued_by) == ("ranker", "new shop", "gateway")
+    begun = ModelEvent(event_id="r", retraining_id="r", model_name="ranker", command_id="retrain-1", reason="new shop")
+    begun.type, begun.at_ms = ModelEventType.MODEL_EVENT_TYPE_RETRAINING_STARTED, 5
+    moved = DriftSignal(signal_id="s", model_name="ranker", model_version="1", holds=True)
+    moved.channel = DriftChannel.DRIFT_CHANNEL_INPUT
+    send(running.kafka, MODEL_EVENTS, [("ranker", *encode(begun))])
+    send(running.kafka, DRIFT_SIGNALS, [("ranker", *encode(moved))])
+
+    def status() -> Any:
+        return running.gateway.ask("GET", f"{path}/status").json
+
+    in_time(lambda: status()["holding"] and status()["state"] == "collecting")
+    assert status()["newest"]["retraining_id"] == "r"
+    assert [one["signal_id"] for one in status()["holding"]] == ["s"]
+    again = running.gateway.ask("POST", f"{path}?wait_ms=0", Idempotency_Key="retrain-1")
+    assert (again.status, again.json["settled"], again.json["retraining_id"]) == (200, True, "r")
+
+
 def test_metrics_count_by_route(running: Running) -> None:
     running.gateway.ask("GET", "/api/v1/users/x/features")
     running.gateway.ask("GET", "/a/path/that/somebody/made/up")
@@ -280,7 +334,7 @@ def test_curl_of_the_readme_runs(running: Running) -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
     [block] = re.findall(r"^## Over HTTP\n.*?^```sh\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
     script = block.replace("localhost:8000", running.gateway.address)
-    assert script.count("curl") == 5
+    assert script.count("curl") == 6
 
     def runs() -> bool:
         # The features are there a moment after the event.
@@ -322,7 +376,7 @@ def test_every_path_keeps_its_description_whatever_is_asked(running: Running) ->
         with suppress(Unsatisfiable):
             conforms(operation.as_strategy(GenerationMode.NEGATIVE), address)
         tried.append(operation.label)
-    assert len(tried) == 18
+    assert len(tried) == 21
 
 
 def conforms(cases: SearchStrategy[schemathesis.Case[Any]], address: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -98,6 +99,12 @@ class Records:
         return self._records[name]
 
 
+def promote(kafka: KafkaSettings, version: str) -> None:
+    event = ModelEvent(event_id=str(uuid.uuid4()), model_name="ranker", model_version=version)
+    event.type = ModelEventType.MODEL_EVENT_TYPE_PROMOTED
+    publish(kafka, MODEL_EVENTS, [("ranker", event)])
+
+
 def ask_all(service: Service) -> dict[str, RecommendResponse]:
     return {user: service.ask(user) for user in USERS}
 
@@ -148,6 +155,12 @@ def test_arms_come_and_go_within_a_second_and_are_logged_exactly(
         wait_for(lambda: not service.readiness()[1]["experiments"], "no experiment")
         assert time.monotonic() - began < 1.0
         assert not any(service.ask(user).arm for user in USERS)
+        # MLflow is away: what was an arm is here, and needs no download to serve everybody.
+        for version in ("2", "1"):
+            promote(topics_applied, version)
+            wait_for(lambda v=version: service.readiness()[1]["model_version"] == v, "the champion")  # type: ignore[misc]
+            assert {one.model_version for one in ask_all(service).values()} == {version}
+            assert service.readiness()[1]["missing"] == []
         stopping.set()
         asking.join()
         assert failed == []

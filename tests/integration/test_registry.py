@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from millrace.errors import InfrastructureError, MillraceError
@@ -18,8 +20,12 @@ from millrace.ranking.model import RankingModel, UnusableModel
 from millrace.registry.cache import ModelCache
 from millrace.registry.checkpoint_runs import CHECKPOINT_TAG, CheckpointRuns
 from millrace.registry.registry import SCHEMA_TAG, Registry
-from millrace.registry.view import CHAMPION, RegistryView
+from millrace.registry.river_portable import NotPortable
+from millrace.registry.view import CHALLENGER, CHAMPION, RegistryView
 from millrace.settings import MlflowSettings
+
+# What mlflow.pyfunc says of itself when it is imported.
+PYFUNC_SAYS = "ignore:.*Any type hint is inferred as AnyType"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +65,7 @@ def test_cache_fetches_in_another_process_and_shows_only_complete_versions(
     assert all(seen)
     loaded = RankingModel.load(folder)
     np.testing.assert_array_equal(loaded.weights, first_ranker().weights)
-    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "weights.npz"]
+    assert sorted(path.name for path in folder.iterdir()) == ["MLmodel", "model.json", "weights.npz"]
     assert cache.versions() == ["1"]
 
     with pytest.raises(InfrastructureError, match=r"the registry holds no version 9 of model 'cached'"):
@@ -85,6 +91,8 @@ def test_versions_tags_and_aliases(mlflow: MlflowSettings) -> None:
     registry.log_version("tagged", model, "step-2", "the second")
     registry.set_alias("tagged", CHAMPION, "2")
     registry.set_alias("tagged", CHAMPION, "1")
+    registry.set_alias("tagged", CHALLENGER, "2")
+    registry.delete_alias("tagged", CHALLENGER)
     view = registry.view("tagged")
     assert [version.version for version in view.versions] == ["1", "2"]
     assert view.aliases == {CHAMPION: "1"}
@@ -133,3 +141,68 @@ def test_checkpoints_come_back_to_the_bit_and_old_ones_go(mlflow: MlflowSettings
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(UnusableModel, match="learner state is damaged"):
         runs.store(file, {})
+
+
+@pytest.mark.filterwarnings(PYFUNC_SAYS, "ignore:Operation with range is deprecated")
+def test_a_river_model_learns_on_and_predicts_as_the_one_at_hand(
+    mlflow: MlflowSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logged, registered, loaded both ways. No pickle on the way: its functions fail when they are called."""
+    import mlflow as fluent
+    from river import compose, linear_model, optim, preprocessing
+
+    from millrace.registry import river_flavor
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.tracking_uri)
+    for name in ("dump", "dumps", "load", "loads"):
+        monkeypatch.setattr(pickle, name, lambda *_, **__: pytest.fail("pickle was used"))
+    model = preprocessing.StandardScaler() | linear_model.LogisticRegression(optimizer=optim.AdaGrad(0.1))
+    rows = [{"hour": float(hour), "weekend": float(hour % 7 > 4)} for hour in range(40)]
+    for row in rows:
+        model.learn_one(row, row["hour"] % 24 > 9)
+    fluent.set_experiment("river")
+    with fluent.start_run():
+        info = river_flavor.log_model(
+            model,
+            name="clicks",
+            registered_model_name="clicks",
+            input_example=pd.DataFrame(rows[:3]),
+            pyfunc_predict_fn="predict_proba_one",
+            metadata={"of": "a test"},
+        )
+    assert info.flavors[river_flavor.FLAVOR_NAME]["river_version"]
+    assert info.signature.inputs.input_names() == ["hour", "weekend"]
+    assert info.signature.outputs.input_names() == ["False", "True"]
+
+    served = fluent.pyfunc.load_model("models:/clicks/1")
+    assert served.metadata.metadata == {"of": "a test"}
+    expected = [model.predict_proba_one(row)[True] for row in rows]
+    answers = served.predict(pd.DataFrame(rows).iloc[::-1])
+    assert answers["True"].sort_index().to_list() == expected
+
+    back = river_flavor.load_model(info.model_uri)
+    for row in rows:
+        model.learn_one(row, row["hour"] % 2 == 0)
+        back.learn_one(row, row["hour"] % 2 == 0)
+    assert back["LogisticRegression"].weights == model["LogisticRegression"].weights
+    assert back["LogisticRegression"].optimizer.g2 == model["LogisticRegression"].optimizer.g2
+
+    with pytest.raises(NotPortable, match="FuncTransformer"):
+        river_flavor.log_model(compose.FuncTransformer(dict), name="refused", registered_model_name="refused")
+    assert fluent.MlflowClient().search_registered_models("name = 'refused'") == []
+
+
+@pytest.mark.filterwarnings(PYFUNC_SAYS)
+def test_the_ranker_is_a_pyfunc_of_its_logged_features(mlflow: MlflowSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow as fluent
+    from mlflow.exceptions import MlflowException
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.tracking_uri)
+    model = first_ranker()
+    version = Registry(mlflow).log_version("as-pyfunc", model, "step", "the first")
+    served = fluent.pyfunc.load_model(f"models:/as-pyfunc/{version.version}")
+    rows = np.random.default_rng(3).normal(size=(50, len(model.feature_names))).astype(np.float32)
+    frame = pd.DataFrame(rows, columns=list(model.feature_names))
+    np.testing.assert_array_equal(served.predict(frame[sorted(frame.columns)]), model.score(rows))
+    with pytest.raises(MlflowException, match="missing inputs"):
+        served.predict(frame.drop(columns=model.feature_names[0]))

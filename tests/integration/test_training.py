@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from millrace.cli.models import command as models
 from millrace.drift.measures import CALIBRATION, CLICK_THROUGH, LOG_LOSS, SCORE, of_segment
 from millrace.drift.storing import REFERENCE_FILE, ModelReference
 from millrace.errors import InfrastructureError, MillraceError
@@ -22,7 +23,7 @@ from millrace.registry.cache import ModelCache
 from millrace.registry.controller import Controller
 from millrace.registry.gates import GATES_TAG
 from millrace.registry.journal import Journal
-from millrace.registry.training_runs import PROBLEM_TAG
+from millrace.registry.training_runs import NOTE_TAG, PROBLEM_TAG
 from millrace.registry.versions import first_state
 from millrace.registry.view import RegisteredVersion
 from millrace.settings import (
@@ -43,14 +44,16 @@ from tests.conftest import Child, StartProcess
 from tests.integration.orchestration import Model
 from tests.learning_support import outcomes
 from tests.stream_support import Raw, send
+from workers.retrain_orchestrator.jobs import NOT_ENOUGH
 from workers.retrain_orchestrator.signals import Cancellation
-from workers.retrain_orchestrator.train import NOT_ENOUGH, main
+from workers.retrain_orchestrator.train import main
 from workers.retrain_orchestrator.training import Asked, train
 
 COUNT = 1_500
 SLOTS = 5
 # Refusals are to be told apart from a server whose neighbours keep it waiting.
 MLFLOW_TIMEOUT_MS = 60_000
+GATES = ["enough_data", "loads", "golden", "better", "segments"]
 SMALL = {"outcomes_min": 500, "examples_min": 5_000, "segment_examples_min": 200}
 
 
@@ -110,7 +113,31 @@ def runs(model: Model) -> Sequence[Any]:
     return [run for run in found if run.data.tags.get("millrace.kind") == "training"]
 
 
-def test_the_same_offsets_make_the_same_version_and_its_run_tells_the_story(world: World, tmp_path: Path) -> None:
+class Cli:
+    """``millrace models`` in this process."""
+
+    def __init__(self, world: World, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._model = model
+        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", world.kafka.bootstrap_servers)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", world.mlflow.tracking_uri)
+        monkeypatch.setenv("MLFLOW_TIMEOUT_MS", str(MLFLOW_TIMEOUT_MS))
+
+    def __call__(self, *arguments: str) -> str:
+        settings.cache_clear()
+        try:
+            done = CliRunner().invoke(models, [*arguments, "--model", self._model], catch_exceptions=False)
+        finally:
+            settings.cache_clear()
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self(*arguments, "--json"))
+
+
+def test_the_same_offsets_make_the_same_version_and_its_run_tells_the_story(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, controller = world.model("trained")
     made = world.train(model.name, "one")
     assert made.tags[GATES_TAG] == "passed", made.tags
@@ -119,6 +146,9 @@ def test_the_same_offsets_make_the_same_version_and_its_run_tells_the_story(worl
     assert run.info.status == "FINISHED"
     assert (run.data.params["feature_schema"], run.data.params["champion"]) == (FEATURE_SCHEMA, "1")
     assert run.data.params["code_version"].startswith("0.")
+    told = run.data.tags[NOTE_TAG]
+    assert told.startswith("**May serve**. Trained because: test one. Champion at the time: version 1.")
+    assert f"| this version | {run.data.metrics['log_loss_new']:.5f} |" in told
     metrics = run.data.metrics
     assert (metrics["outcomes"], metrics["examples"]) == (COUNT, COUNT * (SLOTS - 1))
     assert metrics["log_loss_new"] < min(metrics["log_loss_champion"], metrics["log_loss_popularity"])
@@ -171,6 +201,43 @@ def test_the_same_offsets_make_the_same_version_and_its_run_tells_the_story(worl
     controller.reconcile()
     assert model.events()[4:] == [("COMMAND_REFUSED", "3"), ("PROMOTED", "2")]
     assert model.champion() == "2"
+
+    # What people are told of them.
+    cli = Cli(world, model.name, monkeypatch)
+    sheet = cli.json("show", "2")
+    assert (sheet["state"], sheet["aliases"], sheet["problem"]) == ("champion", ["champion"], None)
+    assert [event["what"] for event in sheet["events"]] == ["registered", "promoted"]
+    assert [gate["name"] for gate in sheet["gates"]["gates"] if gate["passed"]] == GATES
+    assert sheet["gates"]["gates"][3]["figures"]["low"] == pytest.approx(metrics["gain_over_champion_low"], rel=1e-4)
+    assert (sheet["window"]["outcomes"], sheet["window"]["topic_id"]) == (COUNT, world.window.topic_id)
+    assert sheet["window"]["offsets"] == {str(at): list(both) for at, both in world.window.bounds.items()}
+    assert 0 < sheet["window"]["from_ms"] <= sheet["window"]["to_ms"]
+    assert (sheet["lineage"]["trained_beside"], sheet["lineage"]["replaced"]) == ("1", ["1"])
+    assert sheet["lineage"]["sha256"] == made.sha256
+    assert sheet["run"]["plots"] == [f"plots/{Path(file.path).name}" for file in files]
+    assert list(sheet["weights"].values()) == sorted(sheet["weights"].values(), key=abs, reverse=True)
+    assert sheet["weights"]["covisit"] == RankingModel.load(folder).weights[0]
+    assert cli.json("show", "1")["gates"] is None
+    compared = cli.json("compare", "1", "2")
+    assert compared["gain"]["gain"] == pytest.approx(metrics["gain_over_champion"], rel=1e-4)
+    assert cli.json("compare", "2", "3")["gain"] is None
+
+    shown = cli("show", "3")
+    assert f"version 3 of model {model.name!r}: failed a gate, registered " in shown
+    assert "gates: failed: it never serves" in shown
+    assert "✗\tenough_data\t6,000 examples" in shown
+    assert "├" in shown.partition("log loss saved")[2]
+    assert "plot: plots/calibration.png of run " in shown
+    side_by_side = cli("compare", "1", "2")
+    assert "version 2 was surely better than version 1 on" in side_by_side
+    assert "▸" in side_by_side.partition("weights that differ most")[2]
+    assert "none: all weights are the same" in cli("compare", "2", "3")
+    with pytest.raises(MillraceError, match="has no version '9'"):
+        cli("show", "9")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    away = cli.json("show", "2")
+    assert away["problem"].startswith("mlflow: cannot list versions")
+    assert (away["state"], away["gates"], away["run"]) == ("champion", None, None)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import binom, chi2, poisson
 
-from benchmarks import drift_claims, statistics
+from benchmarks import drift_claims, drift_document, statistics
 from benchmarks.claims import median_row, rate_row, share_row
 from benchmarks.drift_claims import BETWEEN, credulous, ours
 from benchmarks.drifting_features import alike_days, looks_until_found, single_alarm, stability_alarms, watch_features
@@ -134,6 +134,30 @@ def test_a_part_that_is_run_again_leaves_all_other_rows(tmp_path: Path) -> None:
     refused = CliRunner().invoke(statistics.main, ["--only", "nothing"])
     assert refused.exit_code == 2
     assert "drift.alarms" in refused.output
+
+
+def test_the_document_says_what_the_rows_say_and_what_is_not_measured(tmp_path: Path) -> None:
+    page = tmp_path / "drift.md"
+    drift_document.write([], page)
+    assert page.read_text(encoding="utf-8").count(drift_document.NOT_MEASURED) == len(drift_document.CLAIMS)
+    rows = [
+        rate_row("drift.null", drift_claims.OURS, 3, 10.0, 60, bound=1.0),
+        median_row("drift.delay.0.05_0.07", f"{drift_claims.OURS}, 0.05 to 0.07", [3_000.0] * 9, bound=2_000),
+        median_row("drift.delay.0.05_0.07", "ADWIN, delta .002", [40_000.0] * 9),
+    ]
+    drift_document.write(rows, page)
+    text = page.read_text(encoding="utf-8")
+    assert "| labels, nothing changes: alarms over what the dial promises | ≤ 1 | 0.30 (≤ 0.78) | 60 | holds |" in text
+    assert "| ≤ 2,000 | 3,000 (≤ 3,000) | 9 | **does not hold** |" in text
+    assert "| ADWIN | not within 40,000 |" in text
+    assert text.count(drift_document.NOT_MEASURED) == len(drift_document.CLAIMS) - 2 + 3
+    assert (tmp_path / "drift" / "labels.svg").exists()
+
+
+def test_the_document_is_of_the_rows_that_are_kept(tmp_path: Path) -> None:
+    drift_document.write(drift_document.load(), tmp_path / "drift.md")
+    written = (tmp_path / "drift.md").read_text(encoding="utf-8")
+    assert drift_document.DOCUMENT.read_text(encoding="utf-8") == written, "python -m benchmarks.drift_document"
 
 
 def test_every_part_gives_rows_with_bounds() -> None:

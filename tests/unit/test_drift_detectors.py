@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from river.drift import ADWIN, PageHinkley
 
@@ -82,8 +82,8 @@ def test_the_recursion_is_the_sum_over_all_beginnings(given_blocks: list[tuple[i
     """The product of all likelihood ratios since a beginning, times the outcomes of its block, added up."""
     detector = EDetector(REFERENCE, 1e90)
     blocks = [Block(count, float(total), float(count)) for count, total in given_blocks]
-    for block in blocks:
-        detector.update(block)
+    alarms = [detector.update(block) for block in blocks]
+    assume(not any(alarms))  # hundreds of clicks in a row are more than 1e90
     for each in detector.directions:
         mean = REFERENCE.ratio * each.mean
         changed = mean * math.exp(each.slope) / (1 + mean * math.expm1(each.slope))
@@ -207,9 +207,9 @@ def test_a_detector_goes_on_from_its_state_as_if_it_had_not_stopped() -> None:
 
 def test_adwin_is_rivers_own_for_single_outcomes() -> None:
     outcomes = (np.random.default_rng(7).random(6_000) < np.repeat([0.05, 0.15], 3_000)).astype(float)
-    detector, rivers = adwin(), ADWIN(delta=0.002)  # type: ignore[no-untyped-call]
+    detector, rivers = adwin(), ADWIN(delta=0.002)
     for at, outcome in enumerate(outcomes):
-        rivers.update(outcome)  # type: ignore[no-untyped-call]
+        rivers.update(outcome)
         change = detector.update(Block(1, float(outcome), 1.0))
         assert (change is not None) == rivers.drift_detected
         if change is not None:

@@ -256,7 +256,10 @@ async def test_it_is_not_ready_without_a_broker(app: ASGIApp) -> None:
     assert answer.status == 503
     assert answer.json["missing"] == [
         "view of records is not read yet (kafka)",
+        "view of drift is not read yet (kafka)",
+        "view of signals is not read yet (kafka)",
         "view of updates is not read yet (kafka)",
+        "view of drift is not read yet (kafka)",
     ]
 
 

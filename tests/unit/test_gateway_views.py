@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from millrace.stream.worker import Record
 from millrace.v1.command_pb2 import Command
+from millrace.v1.detector_pb2 import DetectorState, WatchedRest
 from millrace.v1.experiment_pb2 import Experiment, ExperimentDefinition
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType, ModelUpdate, ParameterUpdate
 from services.gateway.views import Learning, Views
@@ -22,8 +23,8 @@ async def views() -> AsyncIterator[Views]:
         yield parts.views
 
 
-def record(message: Message, headers: tuple[tuple[str, bytes], ...] = ()) -> Record:
-    return Record("topic", 0, 0, b"key", message, 0, headers, None)
+def record(message: Message, headers: tuple[tuple[str, bytes], ...] = (), key: bytes = b"key") -> Record:
+    return Record("topic", 0, 0, key, message, 0, headers, None)
 
 
 def update(sequence: int, at_ms: int, *command_ids: str) -> ParameterUpdate:
@@ -40,6 +41,7 @@ async def test_each_record_changes_its_view(views: Views) -> None:
             record(registered),
             record(experiment),
             record(ModelUpdate(update=update(7, 1_000, "c-1"))),
+            record(DetectorState(rest=WatchedRest(model_version="7")), key=b"ranker/rest"),
             record(Command(command_id="c-2"), (("dlq.reason", b"not so"),)),
             record(Command(command_id="c-3")),
         ]
@@ -48,6 +50,7 @@ async def test_each_record_changes_its_view(views: Views) -> None:
     assert views.experiments == {"one": experiment}
     assert views.learning["ranker"].last.sequence == 7
     assert views.learning["ranker"].answers["c-1"].sequence == 7
+    assert views.drift["ranker"].as_dict()["version"] == "7"
     assert views.refusals == {"c-2": "not so", "c-3": "no reason given"}
 
 

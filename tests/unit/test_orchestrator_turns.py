@@ -13,9 +13,10 @@ from millrace.registry.asking import promote
 from millrace.registry.controller import Controller
 from millrace.registry.journal import Journal
 from millrace.registry.registry import Registry
-from millrace.settings import KafkaSettings, MlflowSettings, StreamSettings
+from millrace.settings import KafkaSettings, MlflowSettings, RetrainSettings, StreamSettings
 from millrace.v1.command_pb2 import Command
 from workers.retrain_orchestrator import brokers
+from workers.retrain_orchestrator.retrainer import Retrainer
 from workers.retrain_orchestrator.turns import Turns, in_thread
 
 COMMAND = promote("ranker", "1", "me", "")
@@ -48,9 +49,23 @@ class Scripted(Controller):
         self.calls.append("stand by")
 
 
+class Idle(Retrainer):
+    """A retrainer without a retraining."""
+
+    def __init__(self, controller: Scripted) -> None:
+        super().__init__(RetrainSettings(), controller, tuple, tuple, lambda key, command: None)
+
+    def step(self) -> None:
+        """Nothing is open."""
+
+
+def turns_of(controller: Scripted) -> Turns:
+    return Turns(controller, Idle(controller), interval_s=0.001)
+
+
 async def test_a_command_is_tried_until_it_is_settled() -> None:
     controller = Scripted(failures=2)
-    turns = Turns(controller, interval_s=0.001)
+    turns = turns_of(controller)
     assert await turns.answer(COMMAND, lambda: True)
     assert controller.calls == ["answer"] * 3
     assert turns.readiness().missing == ["mlflow: away"]
@@ -62,12 +77,12 @@ async def test_a_command_is_left_to_the_process_whose_turn_it_became() -> None:
     """Not acknowledged either: the broker hands it to that one."""
     controller = Scripted(failures=10)
     leading = iter([True, True, False])
-    assert not await Turns(controller, interval_s=0.001).answer(COMMAND, lambda: next(leading))
+    assert not await turns_of(controller).answer(COMMAND, lambda: next(leading))
     assert controller.calls == ["answer"] * 2
 
 
 async def test_readiness_tells_what_is_in_the_way() -> None:
-    turns = Turns(Scripted(failures=1), interval_s=0.001)
+    turns = turns_of(Scripted(failures=1))
     assert not turns.readiness().ready
     assert not await turns.reconcile()
     assert (turns.readiness().ready, turns.readiness().missing) == (False, ["mlflow: away"])
@@ -79,7 +94,7 @@ async def test_readiness_tells_what_is_in_the_way() -> None:
 
 async def test_after_a_rebalance_the_ledger_is_read_again() -> None:
     controller = Scripted(failures=0)
-    turns = Turns(controller, interval_s=0.001)
+    turns = turns_of(controller)
     await turns.reconcile()
     turns.over()
     await turns.reconcile()
@@ -95,7 +110,7 @@ async def test_a_command_does_not_wait_for_a_registry_that_hangs() -> None:
             hangs.set()
             release.wait()
 
-    turns = Turns(Hanging(failures=0), interval_s=0.001)
+    turns = turns_of(Hanging(failures=0))
     reconciling = asyncio.create_task(turns.reconcile())
     await asyncio.to_thread(hangs.wait)
     assert await turns.answer(COMMAND, lambda: True)

@@ -2,78 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from millrace.errors import InfrastructureError
 from millrace.ranking.first import first_ranker
-from millrace.ranking.model import RankingModel
 from millrace.registry.asking import promote, roll_back
 from millrace.registry.controller import Controller
-from millrace.registry.journal import Journal
-from millrace.registry.ledger import Ledger
-from millrace.registry.registry import Registry
-from millrace.registry.view import CHAMPION, RegisteredVersion, RegistryView
-from millrace.settings import KafkaSettings, MlflowSettings, StreamSettings
+from millrace.registry.view import CHAMPION
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
-
-MODEL = "ranker"
-
-
-class Effects:
-    """What was done, in order; ``before`` is called ahead of each effect and may raise in its place."""
-
-    def __init__(self) -> None:
-        self.done: list[str] = []
-        self.before: Callable[[str], None] = lambda effect: None
-
-    def take(self, effect: str) -> None:
-        self.before(effect)
-        self.done.append(effect)
-
-
-class MemoryJournal(Journal):
-    """A topic in memory, which outlives the processes that write it."""
-
-    def __init__(self, effects: Effects) -> None:
-        super().__init__(KafkaSettings(), StreamSettings(), MODEL)
-        self.effects = effects
-        self.topic = Ledger(MODEL)
-
-    def ledger(self) -> Ledger:
-        return self.topic
-
-    def append(self, event: ModelEvent) -> None:
-        kind = ModelEventType.Name(event.type).removeprefix("MODEL_EVENT_TYPE_")
-        self.effects.take(f"{kind} {event.model_version}")
-        self.topic.apply(event)
-
-
-class MemoryRegistry(Registry):
-    """A registry in memory."""
-
-    def __init__(self, effects: Effects) -> None:
-        super().__init__(MlflowSettings())
-        self.effects = effects
-        self.held = RegistryView()
-        self.away = False
-
-    def view(self, name: str) -> RegistryView:
-        if self.away:
-            raise InfrastructureError("mlflow", "away")
-        return self.held
-
-    def log_version(self, name: str, model: RankingModel, step_id: str, reason: str) -> RegisteredVersion:
-        version = str(len(self.held.versions) + 1)
-        self.effects.take(f"stored {version}")
-        made = RegisteredVersion(version, "run", "runs:/run/model", step_id, "00ff")
-        self.held = RegistryView((*self.held.versions, made), self.held.aliases)
-        return made
-
-    def set_alias(self, name: str, alias: str, version: str) -> None:
-        self.effects.take(f"alias {version}")
-        self.held = RegistryView(self.held.versions, {alias: version})
+from tests.registry_support import MODEL, Effects, MemoryJournal, MemoryRegistry
 
 
 class Setup:
@@ -91,7 +28,7 @@ class Setup:
         self.journal.append(event)
 
 
-FIRST = ["stored 1", "REGISTERED 1", "PROMOTED 1", "alias 1"]
+FIRST = ["stored 1", "REGISTERED 1", "PROMOTED 1", "champion 1"]
 
 
 def test_events_come_before_the_alias_that_they_mean() -> None:
@@ -102,7 +39,7 @@ def test_events_come_before_the_alias_that_they_mean() -> None:
     setup.effects.done.clear()
     assert setup.controller.answer(promote(MODEL, "2", "me", ""))
     setup.controller.reconcile()
-    assert setup.effects.done == ["PROMOTED 2", "alias 2"]
+    assert setup.effects.done == ["PROMOTED 2", "champion 2"]
 
 
 def test_a_command_before_the_first_version_waits_for_it() -> None:

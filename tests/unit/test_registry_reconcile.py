@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millrace.errors import MillraceError
-from millrace.registry.asking import promote, roll_back
+from millrace.registry.asking import promote, retrain, roll_back, trigger_update
 from millrace.registry.gates import REASON_TAG, Gate, gate_tags
 from millrace.registry.ledger import Ledger
 from millrace.registry.reconcile import Append, LogFirstVersion, PointAlias, decide, next_step, step_id
 from millrace.registry.view import CHAMPION, RegisteredVersion, RegistryView
-from millrace.v1.command_pb2 import Command, RetrainCommand
+from millrace.v1.command_pb2 import Command
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 
 MODEL = "ranker"
@@ -203,8 +203,8 @@ def test_a_rollback_to_a_checkpoint_that_is_not_there_is_refused(version: str, n
 def test_commands_of_others_are_left_alone() -> None:
     world = World(versions=2)
     world.settle()
-    retrain = Command(command_id="c", retrain=RetrainCommand(model_name=MODEL))
-    assert world.settle([promote("other", "2", "me", ""), roll_back("other", "", "me", ""), retrain]) == 0
+    others = [promote("other", "2", "me", ""), roll_back("other", "", "me", ""), retrain("other", "me", "")]
+    assert world.settle([*others, trigger_update(MODEL, "me", "")]) == 0
 
 
 def test_an_alias_that_somebody_moved_is_put_back() -> None:

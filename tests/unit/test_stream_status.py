@@ -64,7 +64,7 @@ def broker() -> BrokerState:
 
 @pytest.fixture
 def telemetry(time: Time) -> Telemetry:
-    return Telemetry("status-test", StreamSettings(), time)
+    return Telemetry("status-test", ["interactions"], StreamSettings(), time)
 
 
 @pytest.fixture

@@ -17,19 +17,19 @@ from millrace.topics import DRIFT_DETECTOR_CHANGELOG
 from millrace.v1.detector_pb2 import DetectorState, WatchedHour, WatchedRest
 
 READ_TIMEOUT_S = 60.0
-REST = "rest"
+REST, LOOK = "rest", "look"
 
 
 @dataclass(slots=True)
 class Stored:
-    """What stands in the changelog of a model. ``rest`` is None before anything was written."""
+    """What a detector goes on from. ``rest`` is None before anything was written."""
 
     rest: WatchedRest | None = None
     hours: dict[int, bytes] = field(default_factory=dict)
 
 
 def key_of(model_name: str, part: int | str) -> str:
-    """Key of an hour, or of ``REST``."""
+    """Key of an hour, of ``REST`` or of ``LOOK``."""
     return f"{model_name}/{part}"
 
 
@@ -51,7 +51,7 @@ def read_stored(kafka: KafkaSettings, stream: StreamSettings, model_name: str) -
                     stored.hours.pop(int(part), None)
                 elif record.message.WhichOneof("part") == "hour":
                     stored.hours[record.message.hour.hour] = record.message.hour.counts
-                else:
+                elif record.message.WhichOneof("part") == "rest":
                     stored.rest = record.message.rest
     return stored
 

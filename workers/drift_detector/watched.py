@@ -13,7 +13,8 @@ from millrace.drift.storing import REFERENCE_FILE, ModelReference, UnusableRefer
 from millrace.drift.watch import Watch
 from millrace.errors import MillraceError
 from millrace.ranking.model import RankingModel
-from millrace.settings import DAY_MS, DriftSettings
+from millrace.settings import DAY_MS, HOUR_MS, DriftSettings
+from millrace.v1.detector_pb2 import WatchedLook, WatchedMeasure
 from millrace.v1.drift_pb2 import DriftSignal
 from millrace.v1.model_pb2 import ModelEvent
 from workers.drift_detector import metrics
@@ -50,12 +51,14 @@ class Watched:
     def __init__(
         self, settings: DriftSettings, settle_ms: int, reign: ModelEvent, folder: Path, stored: Stored
     ) -> None:
-        self._model_name = settings.model_name
+        self._model_name, self._reign_id = settings.model_name, reign.event_id
         model = RankingModel.load(folder)
         reference = _reference(folder, reign.model_version)
         dial = Dial(settings.false_alarms_per_day, DAY_MS / settings.check_interval_ms)
         self.watch = Watch(reference, dial, settle_ms)
         self.taking = Taking(self.watch, settings.sample)
+        # The last look, until it is written.
+        self.look: WatchedLook | None = None
         self.signals = Signals(
             settings.model_name, reign.model_version, reign.event_id, _weights(model), settings.false_alarms_per_day
         )
@@ -89,11 +92,28 @@ class Watched:
         if findings is None or window is None:
             return []
         metrics.LOOKS.labels(self._model_name).inc()
+        by_name = {each.name: each for each in self.watch.values}
+        end_ms = self.watch.newest_ms // HOUR_MS * HOUR_MS
+        self.look = WatchedLook(
+            reign_id=self._reign_id,
+            from_ms=end_ms - DAY_MS,
+            to_ms=end_ms,
+            findings=[self.signals.evidence(one, by_name[one.name], window[one.name]) for one in findings],
+        )
         said = self.signals.of_values(findings, self.watch.values, window, self.watch.newest_ms)
         for signal in said:
             names = [each.name for each in signal.evidence]
             log.warning("values moved" if signal.holds else "values are back", channel=signal.channel, features=names)
         return said
+
+    def measures(self) -> list[WatchedMeasure]:
+        """Where the detectors of labels stand, for people."""
+        found = []
+        for one in self.watch.standings():
+            name, _, segment = one.measure.partition(":")
+            found.append(WatchedMeasure(name=name, segment=segment, outcomes=one.outcomes, evidence=one.evidence))
+            found[-1].before, found[-1].after = one.before, one.after
+        return found
 
 
 def _weights(model: RankingModel) -> dict[str, float]:

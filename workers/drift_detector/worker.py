@@ -37,7 +37,7 @@ from millrace.v1.drift_pb2 import DriftChannel, DriftSignal
 from millrace.v1.model_pb2 import ModelEvent
 from millrace.v1.outcome_pb2 import ImpressionOrigin, Outcome
 from workers.drift_detector import metrics
-from workers.drift_detector.stored import REST, Stored, key_of, pack, read_stored
+from workers.drift_detector.stored import LOOK, REST, Stored, key_of, pack, read_stored
 from workers.drift_detector.watched import UnusableState, Watched
 
 log = structlog.stdlib.get_logger(__name__)
@@ -78,6 +78,7 @@ class DriftDetector:
         self._ledger = Ledger(self._model_name)
         self._reign: ModelEvent | None = None
         self._watched: Watched | None = None
+        self._not_watched = ""
         self._topic_id = ""
         # The next offset of each partition of outcomes.
         self._read: dict[int, int] = {}
@@ -183,7 +184,7 @@ class DriftDetector:
         if stored.rest is None or reign is None or stored.rest.reign_id != reign.event_id:
             self._dropped |= stored.hours.keys()
             stored = Stored()
-        self._watched = None
+        self._watched, self._not_watched = None, "no version is promoted yet"
         self._changed = set()
         if reign is not None:
             folder = self._cache.ensure(reign.model_version)
@@ -195,7 +196,9 @@ class DriftDetector:
                     self._dropped |= stored.hours.keys()
                     self._watched = Watched(self._settings.drift, self._settle_ms, reign, folder, Stored())
                 log.info("watches", model=self._model_name, version=reign.model_version)
+                self._not_watched = ""
             except (UnusableReference, UnusableModel) as error:
+                self._not_watched = str(error)
                 log.warning("the champion is not watched", version=reign.model_version, reason=str(error))
         # Only now: who was interrupted on the way begins again.
         self._reign = reign
@@ -225,6 +228,8 @@ class DriftDetector:
         ]
         self._producer.write(self._records(said, included))
         self._changed, self._dropped, self._dirty_since = set(), set(), None
+        if self._watched is not None:
+            self._watched.look = None
         self._show()
 
     def _records(
@@ -235,9 +240,19 @@ class DriftDetector:
             record.CopyFrom(signal)
             record.included.extend(included)
             yield DRIFT_SIGNALS, self._model_name, record
-        rest = WatchedRest(reign_id=self._reign.event_id if self._reign else "", included=included)
+        rest = WatchedRest(
+            reign_id=self._reign.event_id if self._reign else "",
+            included=included,
+            model_version=self._reign.model_version if self._reign else "",
+            not_watched=self._not_watched,
+            false_alarms_per_day=self._settings.drift.false_alarms_per_day,
+        )
         if self._watched is not None:
             watch = self._watched.watch
+            rest.newest_ms, rest.hours = watch.newest_ms, watch.whole_hours
+            rest.measures.extend(self._watched.measures())
+            if self._watched.look is not None:
+                yield DRIFT_DETECTOR_CHANGELOG, key_of(self._model_name, LOOK), DetectorState(look=self._watched.look)
             self._dropped |= set(watch.forget())
             for hour in sorted(self._changed & watch.hours.keys()):
                 yield DRIFT_DETECTOR_CHANGELOG, key_of(self._model_name, hour), pack(hour, watch.hours[hour])

@@ -188,8 +188,11 @@ class ExperimentTracker:
             yield EXPERIMENT_TRACKER_CHANGELOG, key, part
 
     def _show(self) -> None:
-        running = sum(one.state == RUNNING for one in self._tracker.experiments.values())
-        metrics.RUNNING.set(running)
+        running = [one for one in self._tracker.experiments.values() if one.state == RUNNING]
+        metrics.RUNNING.set(len(running))
+        metrics.MISMATCHED.set(
+            sum(one.decision.kind == DecisionKind.DECISION_KIND_SAMPLE_RATIO_MISMATCH for one in running)
+        )
         metrics.USERS.set(self._tracker.users)
         metrics.ANSWERS.set(self._tracker.answers)
         metrics.ITEMS.set(self._tracker.items)

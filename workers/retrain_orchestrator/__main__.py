@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Sequence
 
 import click
 import structlog
 
 from millrace.errors import InfrastructureError
+from millrace.registry.asking import CommandSender
 from millrace.registry.controller import Controller
 from millrace.registry.decisions import Decisions
+from millrace.registry.drift_signals import HoldingSignals
 from millrace.registry.journal import Journal
 from millrace.registry.registry import Registry
 from millrace.settings import Settings, settings
@@ -22,31 +25,51 @@ from millrace.stream.http import serve_health
 from millrace.stream.shutdown import Shutdown
 from millrace.topics import COMMANDS, MODEL_EVENTS
 from workers.retrain_orchestrator.app import build
+from workers.retrain_orchestrator.retrainer import TRAIN, Retrainer
 from workers.retrain_orchestrator.turns import NAME, Turns, in_thread
 
 log = structlog.stdlib.get_logger(__name__)
 
+# A broker that is there takes a command in milliseconds; one that is not is tried again at the next look.
+SEND_TIMEOUT_S = 5.0
+
 
 @click.command()
 def main() -> None:
-    """Register and promote the first version, act on commands and on experiments' decisions, keep aliases in line."""
-    values = settings()
+    """Look after a model: versions, aliases, commands, decisions of experiments, retraining for drift and by time."""
+    sys.exit(serve(settings()))
+
+
+def serve(values: Settings, train: Sequence[str] = TRAIN) -> int:
+    """Serve until a signal comes; the exit status. ``train``: how the interpreter starts a training job."""
     logs.configure(values.observability, NAME)
     quiet_libraries()
-    sys.exit(asyncio.run(run(values)))
+    return asyncio.run(run(values, train))
 
 
-async def run(values: Settings) -> int:
-    """Serve until a signal comes; the exit status."""
-    model = values.orchestrator.model_name
+async def run(values: Settings, train: Sequence[str]) -> int:
+    """See :func:`serve`."""
+    model, kafka, stream = values.orchestrator.model_name, values.kafka, values.stream
+    decisions, signals = Decisions(kafka, stream, model), HoldingSignals(kafka, stream, model)
     controller = Controller(
         model,
-        Journal(values.kafka, values.stream, model),
+        Journal(kafka, stream, model),
         Registry(values.mlflow),
-        experiments=Decisions(values.kafka, values.stream, model),
+        experiments=decisions,
         cool_down_ms=values.orchestrator.cool_down_ms,
+        signals=signals,
+        retraining=values.retrain,
     )
-    turns = Turns(controller, values.orchestrator.reconcile_interval_ms / 1_000)
+    sender = CommandSender(kafka)
+    retrainer = Retrainer(
+        values.retrain,
+        controller,
+        decisions,
+        signals,
+        lambda key, command: sender.send(key, command, SEND_TIMEOUT_S),
+        train,
+    )
+    turns = Turns(controller, retrainer, values.orchestrator.reconcile_interval_ms / 1_000)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     with (
         serve_health(values.observability, NAME, turns.readiness),
@@ -55,7 +78,7 @@ async def run(values: Settings) -> int:
         waiting = asyncio.create_task(wait_for_topics(values, turns))
         if not await first(waiting, stop):
             return 0
-        app = build(values, turns)
+        app = build(values, turns, decisions)
         starting = asyncio.create_task(app.start())
         if await first(starting, stop):
             await app.wait(stop.wait())  # returns early if Faust crashes

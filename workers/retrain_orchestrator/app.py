@@ -17,26 +17,25 @@ from faust.types import TP
 
 from millrace.errors import InfrastructureError, InvalidField
 from millrace.events.rules import check_command
+from millrace.registry.decisions import Decisions
 from millrace.settings import Settings, home
 from millrace.stream import metrics
 from millrace.stream.backoff import Backoff
 from millrace.stream.codec import decode
-from millrace.stream.dead_letters import dead_letter_headers
+from millrace.stream.dead_letters import dead_letter_headers, is_for_others
 from millrace.stream.worker import Record
 from millrace.topics import COMMANDS
 from millrace.v1.command_pb2 import Command
 from workers.retrain_orchestrator import brokers
-from workers.retrain_orchestrator.turns import BUFFERED_COMMANDS, BUFFERED_COMMANDS_MAX, NAME, Turns
+from workers.retrain_orchestrator.turns import BUFFERED_COMMANDS, BUFFERED_COMMANDS_MAX, NAME, Turns, in_thread
 
 log = structlog.stdlib.get_logger(__name__)
 
-# A winner is served, and a harmful arm gone, within a second of the decision; a look costs a fifth of a millisecond.
-DECISIONS_EVERY_S = 0.2
 # The group's rule of thumb: three heartbeats may get lost before a member counts as dead.
 HEARTBEATS_PER_SESSION = 3
 
 
-def build(settings: Settings, turns: Turns) -> faust.App:
+def build(settings: Settings, turns: Turns, decisions: Decisions) -> faust.App:
     """The app, ready to be started; every topic it needs must exist (Faust passes over missing ones in silence)."""
     session_s = settings.orchestrator.session_timeout_ms / 1_000
     interval_s = settings.orchestrator.reconcile_interval_ms / 1_000
@@ -62,6 +61,7 @@ def build(settings: Settings, turns: Turns) -> faust.App:
     # Set when there is something to look at before the interval is over.
     due = asyncio.Event()
     model_name = settings.orchestrator.model_name
+    metrics.DEAD_LETTERS.labels(NAME, COMMANDS.name)
     BUFFERED_COMMANDS_MAX.labels(model_name).set(settings.orchestrator.buffered_commands_max)
 
     def leads() -> bool:
@@ -74,6 +74,9 @@ def build(settings: Settings, turns: Turns) -> faust.App:
         events: AsyncIterator[Any] = stream.noack().events()
         async for event in events:
             record = as_record(event)
+            if is_for_others(record.headers, NAME.encode()):
+                event.ack()
+                continue
             try:
                 command = decode(record.value or b"", record.headers, Command, max_bytes)
                 check_command(command)
@@ -100,9 +103,11 @@ def build(settings: Settings, turns: Turns) -> faust.App:
 
     @app.task  # type: ignore[untyped-decorator]
     async def act_on_decisions() -> None:
+        # A winner is served, and a harmful arm gone, within a second of the decision: it is acted on as it comes.
         while not app.should_stop:
-            acted = await turns.act_on_decisions() if leads() else True
-            await app.sleep(DECISIONS_EVERY_S if acted else interval_s)
+            await in_thread(decisions.wait, interval_s)
+            if leads() and await turns.act_on_decisions():
+                due.set()  # the registry follows
 
     def on_revoked(_app: Any, *_: Any, **__: Any) -> None:
         turns.over()

@@ -18,6 +18,7 @@ import json
 import sys
 import uuid
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import structlog
@@ -29,13 +30,13 @@ from millrace.settings import settings
 from millrace.stream import logs
 from millrace.stream.window import Window
 from millrace.training.intake import NotEnough, UnusableData
+from workers.retrain_orchestrator.jobs import CANCELLED, END_WITH_STDIN, FAILURE, NOT_ENOUGH, UNUSABLE, end_with_stdin
 from workers.retrain_orchestrator.signals import Cancellation
 from workers.retrain_orchestrator.training import Asked, train
 
 log = structlog.stdlib.get_logger(__name__)
 
 NAME = "training"
-FAILURE, NOT_ENOUGH, UNUSABLE, CANCELLED = 1, 3, 4, 5
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,12 +52,18 @@ FAILURE, NOT_ENOUGH, UNUSABLE, CANCELLED = 1, 3, 4, 5
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Learn exactly these offsets: the file input.json of an earlier run.",
 )
-def main(model: str | None, job: str, reason: str, seed: int, input_file: Path | None) -> None:
-    """Train a version from scratch on the outcomes of the window, and register it with the verdict of the gates."""
+@click.option(END_WITH_STDIN, "with_stdin", is_flag=True, help="Be cancelled when standard input ends.")
+def main(model: str | None, job: str, reason: str, seed: int, input_file: Path | None, with_stdin: bool) -> None:
+    """Train a version from scratch on the outcomes of the window, and register it with the verdict of the gates.
+
+    Prints what came of it as JSON: the version and its gates, or the problem.
+    """
     values = settings()
     logs.configure(values.observability, NAME)
     try:
         with Cancellation() as cancellation:
+            if with_stdin:
+                end_with_stdin()
             asked = Asked(
                 model_name=model or values.orchestrator.model_name,
                 step_id=job or str(uuid.uuid4()),
@@ -70,17 +77,22 @@ def main(model: str | None, job: str, reason: str, seed: int, input_file: Path |
         log.warning("cancelled: no version was made")
         sys.exit(CANCELLED)
     except MillraceError as error:
-        log.error("no version was made", problem=str(error))
-        sys.exit(
-            NOT_ENOUGH if isinstance(error, NotEnough) else UNUSABLE if isinstance(error, UnusableData) else FAILURE
+        _fail(
+            NOT_ENOUGH if isinstance(error, NotEnough) else UNUSABLE if isinstance(error, UnusableData) else FAILURE,
+            str(error),
         )
     except OSError as error:
-        log.error("no version was made", problem=f"this machine's disk: {error}")
-        sys.exit(FAILURE)
+        _fail(FAILURE, f"this machine's disk: {error}")
     passed = made.tags[GATES_TAG] == PASSED
     log.info("registered", model=asked.model_name, version=made.version, gates=PASSED if passed else FAILED)
     answer = {"version": made.version, "run_id": made.run_id, "job": asked.step_id, "gates": made.tags[GATES_TAG]}
     click.echo(json.dumps(answer | {"figures": figures(made.tags)}, indent=2))
+
+
+def _fail(status: int, problem: str) -> NoReturn:
+    log.error("no version was made", problem=problem)
+    click.echo(json.dumps({"problem": problem}))
+    sys.exit(status)
 
 
 def _read_input(path: Path) -> Window:

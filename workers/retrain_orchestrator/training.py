@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from millrace.registry.code_version import code_version
 from millrace.registry.gates import Gate, gate_tags
 from millrace.registry.journal import read_ledger
 from millrace.registry.ledger import Ledger
+from millrace.registry.ranking_flavor import describe
 from millrace.registry.registry import ARTIFACT_PATH, CODE_TAG, SCHEMA_TAG, SHA256_TAG, Registry
 from millrace.registry.training_runs import TrainingRun
 from millrace.registry.view import RegisteredVersion
@@ -49,6 +50,7 @@ from workers.retrain_orchestrator.contenders import champion_before, popularity
 from workers.retrain_orchestrator.progress import Progress
 from workers.retrain_orchestrator.scratch import scratch
 from workers.retrain_orchestrator.signals import Cancellation
+from workers.retrain_orchestrator.training_note import note
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -141,6 +143,8 @@ class _Job:
         self._cancellation, self._registry, self._ledger = cancellation, registry, ledger
         self._window, self._run, self._folder = window, run, folder
         self._progress = Progress()
+        # When the first and the last outcome of the window were appended, Unix milliseconds.
+        self._span_ms: tuple[int, int] | None = None
 
     def do(self) -> RegisteredVersion:
         self._describe()
@@ -150,8 +154,10 @@ class _Job:
             files = self._files(slots, trained, intake)
             self._progress.begin("storing")
             digest = trained.state.model.save(files / ARTIFACT_PATH)
+            describe(files / ARTIFACT_PATH, trained.state.model)
             self._run.files(files)
             verdicts = self._gates(slots, trained, intake)
+        self._run.note(self._note(trained, intake, verdicts))
         for gate in verdicts:
             (log.info if gate.passed else log.warning)("gate", gate=gate.name, passed=gate.passed, reason=gate.reason)
         tags = {SHA256_TAG: digest, SCHEMA_TAG: FEATURE_SCHEMA, CODE_TAG: code_version()}
@@ -183,11 +189,15 @@ class _Job:
                     intake.refuse(undecodable.reason)
                 for record in batch.records:
                     if isinstance(record.message, Outcome):
+                        first, last = self._span_ms or (record.append_time_ms, record.append_time_ms)
+                        self._span_ms = min(first, record.append_time_ms), max(last, record.append_time_ms)
                         intake.take(record.message, record.partition, record.append_time_ms)
                 self._progress.did(reader.done - before)
                 before = reader.done
             intake.check()
             intake.in_order(slots)
+        if self._span_ms is not None:
+            self._run.params({"input_from_ms": self._span_ms[0], "input_to_ms": self._span_ms[1]})
         return intake
 
     def _fit(self, slots: SlotFile) -> Trained:
@@ -256,6 +266,11 @@ class _Job:
             gates.better(measured, NEW, trained.against, self._ours, seed, trained.against_name),
             gates.segments(measured, NEW, trained.against, self._ours, seed),
         ]
+
+    def _note(self, trained: Trained, intake: Intake, verdicts: Sequence[Gate]) -> str:
+        names = {NEW: "this version", CHAMPION: f"champion, version {self._ledger.champion}"}
+        chosen, champion = trained.search.chosen.name, self._ledger.champion
+        return note(self._asked.reason, champion, intake, self._span_ms, chosen, trained.measured, names, verdicts)
 
     def _probe(self, slots: SlotFile, model: RankingModel) -> list[Gate]:
         """Load what arrived in MLflow in a process of its own."""

@@ -16,6 +16,7 @@ from millrace.registry.controller import Controller
 from millrace.stream import metrics
 from millrace.stream.http import Readiness
 from millrace.v1.command_pb2 import Command
+from workers.retrain_orchestrator.retrainer import Retrainer
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,7 +36,7 @@ P = ParamSpec("P")
 
 
 class Turns:
-    """The controller, when it is this process's turn.
+    """The controller and the retrainer, when it is this process's turn.
 
     Parameters
     ----------
@@ -43,8 +44,8 @@ class Turns:
         Pause before the next try when something failed, seconds.
     """
 
-    def __init__(self, controller: Controller, interval_s: float) -> None:
-        self._controller = controller
+    def __init__(self, controller: Controller, retrainer: Retrainer, interval_s: float) -> None:
+        self._controller, self._retrainer = controller, retrainer
         self._interval_s = interval_s
         # Two things may go on at the same time: a look at MLflow, and answers to commands, which do not wait for it.
         self._reconciling, self._answering = asyncio.Lock(), asyncio.Lock()
@@ -75,13 +76,18 @@ class Turns:
             self._lead(False)
             self._problem = ""
             await in_thread(self._controller.stand_by)
+            await in_thread(self._retrainer.stand_by)
 
     async def reconcile(self) -> bool:
         """Bring everything to where it should be; False, with the reason logged, if something is in the way."""
         async with self._reconciling:
             self._lead(True)
             try:
-                await in_thread(self._on_what_stands, self._controller.reconcile)
+                try:
+                    await in_thread(self._on_what_stands, self._controller.reconcile)
+                finally:
+                    # Who cancels a job does not wait for MLflow either.
+                    await in_thread(self._on_what_stands, self._retrainer.step)
             except MillraceError as error:
                 self._failed(error)
                 return False
@@ -113,14 +119,13 @@ class Turns:
                 return False
 
     async def act_on_decisions(self) -> bool:
-        """Act on what experiments have decided; False, with the reason logged, if something is in the way."""
+        """Act on what experiments have decided; whether something was done. What is in the way is logged."""
         async with self._answering:
             try:
-                await in_thread(self._on_what_stands, self._controller.act_on_decisions)
+                return await in_thread(self._on_what_stands, self._controller.act_on_decisions)
             except MillraceError as error:
                 self._failed(error)
                 return False
-            return True
 
     def _on_what_stands(self, act: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         if self._reread:

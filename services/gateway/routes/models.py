@@ -12,13 +12,12 @@ from millrace.registry.as_json import event_as_dict, ledger_as_dict
 from millrace.registry.asking import promote, roll_back
 from millrace.registry.ledger import Ledger
 from millrace.v1.command_pb2 import Command
-from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from services.gateway import problems
 from services.gateway.bodies import read_optional
 from services.gateway.commands import ISSUED_BY
 from services.gateway.documents import BODY_FAILURES, MODEL_HELP, PENDING, WAIT_HELP, answer, body, failures
 from services.gateway.parts import Parts
-from services.gateway.problems import NOT_FOUND, REFUSED, Problem
+from services.gateway.problems import NOT_FOUND, Problem
 from services.gateway.schemas.base import Reason
 from services.gateway.schemas.models import Models, Reign, RollBack
 
@@ -39,25 +38,11 @@ def router(parts: Parts) -> APIRouter:
     own = parts.settings.gateway
     max_bytes = own.body_max_kib * 1_024
 
-    def ledger_of(model: str) -> Ledger:
-        name = model or parts.settings.orchestrator.model_name
-        found = parts.views.ledgers.get(name)
-        if found is None:
-            raise Problem(NOT_FOUND, f"no model {name!r} has a version")
-        return found
-
     async def obeyed(ledger: Ledger, command: Command, key: str | None, wait_ms: int | None) -> Response:
         """The promotion or rollback that a command leads to."""
         command.command_id = key or command.command_id
-
-        def settled() -> ModelEvent | None:
-            event = ledger.settled.get(command.command_id)
-            if event is not None and event.type == ModelEventType.MODEL_EVENT_TYPE_COMMAND_REFUSED:
-                raise Problem(REFUSED, event.reason, command_id=command.command_id)
-            return event
-
         wait = own.command_wait_ms if wait_ms is None else wait_ms
-        event = await parts.desk.ask(ledger.model_name, command, settled, wait)
+        event = await parts.desk.ask_orchestrator(ledger, command, wait)
         if event is None:
             return JSONResponse({"command_id": command.command_id, "settled": False}, 202)
         return JSONResponse({"command_id": command.command_id, "settled": True, **event_as_dict(event)})
@@ -68,7 +53,7 @@ def router(parts: Parts) -> APIRouter:
         responses={200: answer(Models, "From model-events."), **failures(problems.NOT_FOUND, problems.INVALID_FIELD)},
     )
     async def listing(model: Model = "") -> Response:
-        return JSONResponse(ledger_as_dict(ledger_of(model)))
+        return JSONResponse(ledger_as_dict(parts.ledger_of(model)))
 
     @routes.post(
         "/rollback",
@@ -80,7 +65,7 @@ def router(parts: Parts) -> APIRouter:
         request: Request, model: Model = "", idempotency_key: Key = None, wait_ms: Wait = None
     ) -> Response:
         given = await read_optional(request, max_bytes, frozenset(RollBack.model_fields))
-        ledger = ledger_of(model)
+        ledger = parts.ledger_of(model)
         command = roll_back(ledger.model_name, given["version"], ISSUED_BY, given["reason"], given["checkpoint_id"])
         return await obeyed(ledger, command, idempotency_key, wait_ms)
 
@@ -95,7 +80,7 @@ def router(parts: Parts) -> APIRouter:
     ) -> Response:
         given = await read_optional(request, max_bytes, frozenset(Reason.model_fields))
         check_id("version", version)
-        ledger = ledger_of(model)
+        ledger = parts.ledger_of(model)
         if version not in ledger.versions:
             raise Problem(NOT_FOUND, f"model {ledger.model_name!r} has no version {version!r}")
         command = promote(ledger.model_name, version, ISSUED_BY, given["reason"])

@@ -7,14 +7,14 @@ from inspect import getmembers, isclass
 
 from pydantic import BaseModel
 
-from services.gateway.schemas import base, experiments, models, operations, shop
+from services.gateway.schemas import base, drift, experiments, models, operations, shop
 
 __all__ = ["described"]
 
 
 def described() -> Iterator[type[BaseModel]]:
     """Every body that the description tells of."""
-    for module in (base, shop, experiments, models, operations):
+    for module in (base, shop, experiments, models, drift, operations):
         for _, found in getmembers(module, isclass):
             if issubclass(found, BaseModel) and found.__module__ == module.__name__ and found.model_fields:
                 yield found

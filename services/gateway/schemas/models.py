@@ -73,3 +73,28 @@ class Models(BaseModel):
     former_champions: list[str]
     versions: list[dict[str, Any]]
     failed_a_gate: Annotated[list[dict[str, Any]], Field(description="Never served; with what they failed by.")]
+
+
+class RetrainingStarted(Sent):
+    """A retraining has begun."""
+
+    retraining_id: str
+    at_ms: int
+    reason: str
+
+
+class RetrainingStatus(BaseModel):
+    """How retraining stands; null where there is none."""
+
+    model: str
+    state: Annotated[str, Field(description="idle, collecting, training, evaluating or challenger.")]
+    champion: str | None
+    newest: Annotated[
+        dict[str, Any] | None, Field(description="Under way, or the last one: promoted, rejected or failed, and why.")
+    ]
+    count: int
+    in_vain: Annotated[int, Field(description="In a row, started by drift, without a promotion.")]
+    waits: Annotated[list[str], Field(description="Why nothing happens now.")]
+    next_by_schedule_ms: int | None
+    holding: Annotated[list[dict[str, Any]], Field(description="Drift signals that hold.")]
+    declined: Annotated[list[dict[str, Any]], Field(description="Signals that started nothing; the newest first.")]

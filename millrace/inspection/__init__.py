@@ -1,0 +1,1 @@
+"""What people look at from a terminal: records of any topic, how far workers are, dead letters."""

@@ -1,0 +1,100 @@
+"""The experiment of a version that a retraining made: its definition, and where it stands. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from textwrap import shorten
+
+from millrace.errors import InvalidField
+from millrace.experiments.assignment import Span, find_span
+from millrace.experiments.definition import completed
+from millrace.experiments.life import ENDING
+from millrace.registry.retraining import Retraining
+from millrace.v1.command_pb2 import Command
+from millrace.v1.experiment_pb2 import (
+    Arm,
+    DecisionKind,
+    Experiment,
+    ExperimentDefinition,
+    ExperimentState,
+    Gate,
+    GateVerdict,
+)
+
+OLD, NEW = "old", "new"
+ISSUED_BY = "retrain_orchestrator"
+OVERRIDE = "it passed the gates of its training, and too few answers in random order are known"
+
+# In UTF-8 four times as many bytes, at most.
+_DESCRIPTION_MAX_CHARS = 200
+
+RUNNING = ExperimentState.EXPERIMENT_STATE_RUNNING
+STOPPED = ExperimentState.EXPERIMENT_STATE_STOPPED
+
+
+def definition_of(model_name: str, present: Retraining, challenged: float) -> ExperimentDefinition:
+    """The version against the champion.
+
+    Parameters
+    ----------
+    challenged
+        Share of all users who get the version; as many get the champion beside it.
+    """
+    return completed(
+        ExperimentDefinition(
+            # Also of a registry that was made anew, and numbers versions as the one before.
+            experiment_id=f"retrain-{present.version}-{present.retraining_id[:8]}",
+            description=shorten(present.reason, _DESCRIPTION_MAX_CHARS),
+            model_name=model_name,
+            traffic=min(2 * challenged, 1.0),
+            arms=[
+                Arm(name=OLD, share=0.5, control=True),
+                Arm(name=NEW, share=0.5, model_version=present.version),
+            ],
+        )
+    )
+
+
+def room(definition: ExperimentDefinition, experiments: Iterable[Experiment]) -> str:
+    """Why there is no room beside the experiments that run; empty if there is."""
+    running = [one for one in experiments if one.state == RUNNING and one.definition.layer == definition.layer]
+    try:
+        find_span([Span(one.layer_start, one.definition.traffic) for one in running], definition.traffic)
+    except InvalidField as error:
+        names = ", ".join(one.definition.experiment_id for one in running)
+        return f"{error.problem} beside {names}"
+    return ""
+
+
+def commands(present: Retraining, definition: ExperimentDefinition, gate: Gate, now_ms: int) -> list[Command]:
+    """What has the tracker define and start it; sent again with the same ids until it runs."""
+    define, start = (_command(present, step, now_ms) for step in ("define", "start"))
+    define.define_experiment.definition.CopyFrom(definition)
+    start.start_experiment.experiment_id = definition.experiment_id
+    start.start_experiment.evidence.append(gate.evidence)
+    if gate.verdict == GateVerdict.GATE_VERDICT_REFUSED:
+        start.start_experiment.override_reason = OVERRIDE
+    return [define, start]
+
+
+def stop(present: Retraining, definition: ExperimentDefinition, now_ms: int) -> Command:
+    """What has the tracker stop it."""
+    command = _command(present, "stop", now_ms)
+    command.stop_experiment.experiment_id = definition.experiment_id
+    return command
+
+
+def without_winner(record: Experiment, version: str) -> str:
+    """Why an experiment that is over does not make the version the champion; empty if it runs, or the version won."""
+    if record.state != STOPPED:
+        return ""
+    decision = record.decision
+    arms = {arm.name: arm.model_version for arm in record.definition.arms}
+    if decision.kind == DecisionKind.DECISION_KIND_PROMOTE and arms.get(decision.arm) == version:
+        return ""
+    return decision.reason if decision.kind in ENDING else "it was stopped before it decided"
+
+
+def _command(present: Retraining, step: str, now_ms: int) -> Command:
+    command_id = f"{present.retraining_id}/{step}"
+    return Command(command_id=command_id, issued_at_ms=now_ms, issued_by=ISSUED_BY, reason="retraining")

@@ -1,0 +1,105 @@
+"""From drift to an experiment by itself, on a real broker and a real MLflow, whoever is killed on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from benchmarks.seed import now_ms, publish
+from millrace.cli.retrain import command
+from millrace.experiments.asking import read_experiments
+from millrace.settings import HOUR_MS, KafkaSettings, MlflowSettings, settings
+from millrace.topics import DRIFT_SIGNALS
+from millrace.v1.drift_pb2 import DriftChannel, DriftEvidence, DriftSignal
+from millrace.v1.experiment_pb2 import ExperimentState
+from tests.conftest import StartProcess
+from tests.integration.orchestration import PROMOTED, REGISTERED, TIMEOUT_S, Model, orchestrator_env, until_ready
+from tests.quick_training import TOO_EARLY, WAITS
+
+MODEL = "drifting"
+
+
+def drift(channel: DriftChannel.ValueType, feature: str) -> DriftSignal:
+    """A drift of version 1 that holds for two hours."""
+    return DriftSignal(
+        signal_id=feature,
+        model_name=MODEL,
+        model_version="1",
+        channel=channel,
+        first_at_ms=now_ms() - 2 * HOUR_MS,
+        at_ms=now_ms(),
+        holds=True,
+        evidence=[DriftEvidence(name=feature)],
+    )
+
+
+def test_from_drift_to_an_experiment(
+    topics_applied: KafkaSettings,
+    kafka_env: Mapping[str, str],
+    mlflow_uri: str,
+    millrace_home: Path,
+    process: StartProcess,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kafka = topics_applied
+    model = Model(MODEL, kafka, MlflowSettings(tracking_uri=mlflow_uri))
+    env = {**kafka_env, **orchestrator_env(MODEL, mlflow_uri), "RETRAIN_COLLECT_MS": "0"}
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    process("workers.experiment_tracker", env=env)
+    child = process("tests.quick_training", env=env)
+    until_ready(child, millrace_home)
+    inputs, labels = DriftChannel.DRIFT_CHANNEL_INPUT, DriftChannel.DRIFT_CHANNEL_PERFORMANCE
+    publish(kafka, DRIFT_SIGNALS, [(MODEL, drift(inputs, "item_age")), (MODEL, drift(labels, "click_through"))])
+
+    # Killed in its job, which ends with it, and once the version stands.
+    child.until(lambda: WAITS in child.output(), TIMEOUT_S)
+    child.kill()
+    second = process("tests.quick_training", env=env)
+    second.until(lambda: (REGISTERED, "2") in model.events(), TIMEOUT_S)
+    second.kill()
+    third = process("tests.quick_training", env=env)
+    third.until(lambda: ("CHALLENGER", "2") in model.events(), TIMEOUT_S)
+
+    found = json.loads(retrain("status", "--json").stdout)
+    newest = found["newest"]
+    assert (found["state"], newest["version"], newest["signal_id"]) == ("challenger", "2", "click_through")
+    assert [one["reason"] for one in found["declined"]] == ["input: item_age: the model uses none of these features"]
+    [record] = [one for one in experiments(kafka).values() if one.definition.model_name == MODEL]
+    assert (record.state, record.champion_version) == (ExperimentState.EXPERIMENT_STATE_RUNNING, "1")
+    assert record.definition.traffic == 0.2
+    refused = retrain("--reason", "impatient")
+    assert refused.exit_code == 1
+    assert "a retraining is under way already: challenger, version 2" in str(refused.exception)
+    assert "challenger, version 1 serves" in retrain("status").stdout
+    assert "is cancelled: enough seen" in retrain("cancel", "--reason", "enough seen").stdout
+    name = record.definition.experiment_id
+    third.until(lambda: experiments(kafka)[name].state == ExperimentState.EXPERIMENT_STATE_STOPPED, TIMEOUT_S)
+
+    done = retrain("--wait", "--reason", TOO_EARLY)
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[-1] == "failed: there is nothing yet"
+
+    events = [event for event in model.events() if event[0] != "COMMAND_REFUSED"]
+    assert sorted(events[2:4]) == [("RETRAINING_STARTED", ""), ("SIGNAL_DECLINED", "1")]
+    assert events[:2] + events[4:] == [
+        *((REGISTERED, "1"), (PROMOTED, "1"), ("RETRAINING_TRAINS", ""), (REGISTERED, "2")),
+        *(("CHALLENGER", "2"), ("RETRAINING_ENDED", "2")),
+        *(("RETRAINING_STARTED", ""), ("RETRAINING_TRAINS", ""), ("RETRAINING_ENDED", "")),
+    ]
+    assert [version.version for version in model.registry.view(MODEL).versions] == ["1", "2"]
+    settings.cache_clear()
+
+
+def retrain(*arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments)
+
+
+def experiments(kafka: KafkaSettings) -> Any:
+    return read_experiments(kafka, Model(MODEL, kafka, MlflowSettings()).stream, TIMEOUT_S)
