@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import click
@@ -55,7 +56,8 @@ def running() -> Iterator[str]:
 
 
 def take(address: str) -> None:
-    """Pictures of every page."""
+    """Pictures of every page, once the model answers."""
+    wait_for(lambda: _answers(address), "an answer of the model", START_TIMEOUT_S)
     with browser(address) as window:
         for mode in MODES:
             shape(window, mode)
@@ -106,6 +108,15 @@ def story(address: str, user: str) -> str:
     message = _field(address, path, 'href="/console/topics/impressions/')
     found = _field(address, f"/console/topics/impressions/{message}", 'data-load="')
     return found.replace("&amp;part=true", "").replace("&amp;", "&")
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urlopen(f"http://{address}/api/v1/recommend?user_id=nobody", timeout=30) as answer:
+            return bool(json.load(answer)["model_version"])
+    except HTTPError:
+        # The recommender does not listen yet.
+        return False
 
 
 def _field(address: str, path: str, before: str) -> str:
