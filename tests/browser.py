@@ -53,7 +53,8 @@ class Browser:
 
     def one(self, selector: str) -> WebElement:
         """The first that a CSS selector finds, waited for."""
-        return self.until(lambda: next(iter(self.all(selector)), None))
+        found: WebElement = self.until(lambda: next(iter(self.all(selector)), None))
+        return found
 
     def text(self, selector: str) -> str:
         """What a person reads there."""
@@ -69,13 +70,20 @@ class Browser:
             self.driver.switch_to.active_element.send_keys(key)
 
     def tab_to(self, label: str) -> None:
-        """Go by keyboard to what is called so, by name or text; fails where no tab leads."""
-        named = "const one = document.activeElement; return (one.ariaLabel || one.innerText || '').trim()"
-        for _ in range(120):
+        """Go by keyboard past the navigation, to what is called so by its text; fails where no tab leads."""
+        self.run("document.activeElement.blur()")
+        self.press(Keys.TAB)
+        assert self.run("return document.activeElement.className") == "skip", "the first tab leads past the navigation"
+        self.press(Keys.ENTER)
+        for _ in range(60):
             self.press(Keys.TAB)
-            if self.run(named) == label:
+            if " ".join(str(self.run("return document.activeElement.textContent")).split()) == label:
                 return
         raise AssertionError(f"no tab leads to {label!r}")
+
+    def count(self, selector: str) -> int:
+        """How many elements a CSS selector finds."""
+        return int(self.run("return document.querySelectorAll(arguments[0]).length", selector))
 
     def run(self, script: str, *given: Any) -> Any:
         """What a script answers."""
@@ -83,7 +91,8 @@ class Browser:
 
     def problems(self) -> list[str]:
         """What the browser has logged as an error since the last time."""
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
     def inaccessible(self) -> list[str]:
         """What axe finds on the page that is serious, with its place."""

@@ -103,7 +103,7 @@ def gateway_stack(
     env = {**env, "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"} | PATIENT
     own = {"online_learner": learner}
     names = ("online_learner", "experiment_tracker", "feature_updater", *more)
-    workers = {name: start(f"workers.{name}", env=env | own.get(name, {})) for name in names}
+    workers = {name: start(f"workers.{name}", env={**env, **own.get(name, {})}) for name in names}
     with recommender(home, log, env) as service:
         env |= {"MILLRACE_RECOMMENDER_TARGET": service.target, "MILLRACE_GATEWAY_PORT": "0"}
         gateway = Gateway(start("services.gateway", env=env))

@@ -63,6 +63,7 @@ def command(rate: float, duration: float | None, headless: bool, as_json: bool) 
             "MLflow": running.addresses.mlflow,
             "gRPC": running.recommender,
             "REST": f"http://{running.gateway}/docs",
+            **({"console": f"http://{running.gateway}/"} if settings().gateway.console else {}),
         }
         trial = None
         if rate:

@@ -109,7 +109,8 @@ def test_now_is_a_reading_a_second(running: Running) -> None:
     with stream(running, "/console/now/stream") as events:
         name, history = next(events)
         assert (name, history) == ("history", [])
-        fragments, readings = [], []
+        fragments: list[Any] = []
+        readings: list[Any] = []
         for name, content in events:
             (readings if name == "reading" else fragments).append(content)
             if len(readings) == 2:

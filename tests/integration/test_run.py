@@ -105,7 +105,7 @@ def test_a_run_for_a_while_prints_what_it_saw(process: StartProcess, millrace_ho
     assert summary["shop"]["click_through"] > 0
     assert len(summary["shown"]["items"]) == 5
     assert {one["name"]: one["state"] for one in summary["processes"]} == dict.fromkeys((*WORKERS, "simulate"), "ready")
-    assert set(summary["addresses"]) == {"Kafka", "Redis", "MLflow", "gRPC", "REST"}
+    assert set(summary["addresses"]) == {"Kafka", "Redis", "MLflow", "gRPC", "REST", "console"}
     assert belonging_to(millrace_home) == {}
 
 

@@ -32,6 +32,7 @@ from services.gateway.console.history import POINTS, thinned
 from services.gateway.console.messages import Wanted, gist, written
 from services.gateway.console.pulse import parts_of
 from services.gateway.console.rendering import clock, percent, plain, signed_percent, span, when
+from services.gateway.console.routes.dead_letters import marks_of, row_of
 from services.gateway.console.routes.drift import put_together
 from services.gateway.console.routes.models import gates_of
 from services.gateway.console.watched import Watched
@@ -258,6 +259,19 @@ def test_repetitions_of_a_signal_are_one_signal() -> None:
     [evidence] = found[1]["evidence"]
     assert (evidence["statistic"], evidence["name"]) == (3.0, "how long it exists")
     assert evidence["line"] is not None
+
+
+def test_a_letter_says_what_became_of_it() -> None:
+    def letter(offset: int, *more: tuple[str, bytes], of: bytes = b"7") -> Record:
+        facts = (("dlq.worker", b"feature_updater"), ("dlq.partition", b"1"), ("dlq.timestamp", b"1000"))
+        headers = (*facts, ("dlq.offset", of), ("dlq.reason", b"type: missing"), *more)
+        return Record("interactions.dlq", 0, offset, b"ann", None, 1_000, headers, b"")
+
+    first, second, mark = letter(0), letter(1, of=b"8"), letter(2, ("dlq.mark", b"replayed"))
+    marks = marks_of([first, second, mark])
+    rows = [row_of(INTERACTIONS, one, marks) for one in (first, second)]
+    assert [row["state"] for row in rows] == ["replayed", "open"]
+    assert (rows[1]["name"], rows[1]["reason"], rows[1]["place"]) == ("interactions@1", "type: missing", "1 @ 8")
 
 
 def test_gates_come_with_their_numbers() -> None:

@@ -15,13 +15,17 @@ from millrace.settings import Settings
 from millrace.stream.clients import consumer_config, memory_bound
 from millrace.stream.decoding import Fetched, Undecodable, read_record
 from millrace.stream.logs import kafka_logger
+from millrace.stream.partitioner import partition_of
 from millrace.stream.worker import Record
 from millrace.topics import Topic
 
 _NO_GROUP = "millrace.console"
 _TIMEOUT_S = 2.0
 SCANNED_MAX = 20_000
-"""Records that one look passes over at most."""
+"""Records that one look decodes at most."""
+# Passing over a record of another key takes a microsecond or two.
+_PASSED_MAX = 500_000
+_PATIENCE_S = 5.0
 _AT_ONCE = 500
 
 
@@ -79,7 +83,7 @@ def read_piece(
     Parameters
     ----------
     key
-        Of the records; others are passed over without being decoded.
+        Of the records: only its partition is read, and others are passed over without being decoded.
     dead_letters
         Whether to read the topic's dead letters instead.
 
@@ -117,15 +121,15 @@ def _read(
     dead_letters: bool,
 ) -> Piece:
     name = topic.dlq if dead_letters else topic.name
-    starts = _starts(consumer, settings, name, place, partition)
+    starts = _starts(consumer, settings, name, place, partition, key)
     goes_on = {one.partition: one.offset for one in starts}
     if not starts:
         return Piece((), 0, True, goes_on)
     consumer.assign(starts)
     left, found, scanned = set(goes_on), [], 0
     reached = dict(goes_on)
-    give_up = time.monotonic() + _TIMEOUT_S
-    while left and scanned < SCANNED_MAX and time.monotonic() < give_up:
+    give_up, scanned_max = time.monotonic() + _PATIENCE_S, SCANNED_MAX if key is None else _PASSED_MAX
+    while left and scanned < scanned_max and time.monotonic() < give_up:
         for message in consumer.consume(_AT_ONCE, 0.2):
             error = message.error()
             if error is not None:
@@ -156,12 +160,14 @@ def _read(
 
 
 def _starts(
-    consumer: Consumer, settings: Settings, name: str, place: Place, partition: int | None
+    consumer: Consumer, settings: Settings, name: str, place: Place, partition: int | None, key: bytes | None
 ) -> list[TopicPartition]:
     """Where to begin in each partition that holds something from there on."""
     known = consumer.list_topics(name, timeout=_TIMEOUT_S).topics[name]
     if known.error is not None:
         raise InfrastructureError("kafka", f"{settings.kafka.bootstrap_servers}: no topic {name} ({known.error.str()})")
+    if partition is None and key is not None:
+        partition = partition_of(key.decode(), len(known.partitions))
     numbers = [number for number in sorted(known.partitions) if partition is None or number == partition]
     found = []
     for number in numbers:

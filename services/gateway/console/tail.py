@@ -16,7 +16,7 @@ from services.gateway.console.messages import Gist, Wanted, gist
 from services.gateway.console.rendering import clock
 from services.gateway.console.sse import Event
 
-TICK_S = 0.25
+TICK_S = 0.4
 ROWS_PER_S = 40.0
 """Rows that a page gets at most, over time: more than the eye follows. The rest is counted."""
 FIRST_ROWS = 30

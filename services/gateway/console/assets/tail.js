@@ -11,7 +11,6 @@ function cell(text, name) {
 
 function row(one) {
   const made = document.createElement("tr");
-  made.className = "fresh";
   const at = document.createElement("td");
   const link = document.createElement("a");
   link.href = one.href;

@@ -1,9 +1,9 @@
-"""*Dead letters*: messages that a worker could not take, and why. They are looked at here; nothing is replayed."""
+"""*Dead letters*: messages that a worker could not take, why, and what became of them. `millrace dlq` replays them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from starlette.responses import Response
 
 from millrace.errors import InfrastructureError
-from millrace.stream.dead_letters import PREFIX
+from millrace.stream.dead_letters import MARK, PREFIX
 from millrace.stream.worker import Record
 from millrace.topics import ALL, BY_NAME, Topic
 from services.gateway.console.messages import gist, written
@@ -52,7 +52,14 @@ def router(parts: Parts) -> APIRouter:
         if not piece.found or piece.found[0].record.offset != offset:
             raise Problem(NOT_FOUND, f"{topic.dlq}, partition {partition} holds no message {offset} any more, or yet")
         record = piece.found[0].record
-        return console.renderer.page("dead_letter.html", _HERE, row=row_of(topic, record), **content(topic, record))
+        since = Place(offsets={partition: offset})
+        later = await console.read(
+            lambda: read_piece(
+                settings, topic, since, NEWEST, lambda found: _is_mark(found.record), partition, dead_letters=True
+            )
+        )
+        row = row_of(topic, record, marks_of(found.record for found in later.found))
+        return console.renderer.page("dead_letter.html", _HERE, row=row, **content(topic, record))
 
     def look() -> tuple[list[dict[str, Any]], list[str]]:
         """The newest of every topic, and topics that are not there yet."""
@@ -61,7 +68,8 @@ def router(parts: Parts) -> APIRouter:
         for topic in (one for one in ALL if one.dead_letters):
             try:
                 piece = read_piece(settings, topic, Place(newest=NEWEST), NEWEST, lambda _: True, dead_letters=True)
-                rows += [row_of(topic, found.record) for found in piece.found]
+                marks = marks_of(found.record for found in piece.found)
+                rows += [row_of(topic, found.record, marks) for found in piece.found if not _is_mark(found.record)]
             except InfrastructureError as error:
                 missing.append(str(error))
         if len(missing) == sum(topic.dead_letters for topic in ALL):
@@ -71,10 +79,21 @@ def router(parts: Parts) -> APIRouter:
     return routes
 
 
-def row_of(topic: Topic, record: Record) -> dict[str, Any]:
-    """A dead letter, by what its headers say."""
+def marks_of(records: Iterable[Record]) -> dict[tuple[str, ...], str]:
+    """Which letter was replayed or dropped, by what tells letters apart."""
+    return {
+        _identity(record): dict(record.headers)[MARK].decode("utf-8", "replace")
+        for record in records
+        if _is_mark(record)
+    }
+
+
+def row_of(topic: Topic, record: Record, marks: Mapping[tuple[str, ...], str]) -> dict[str, Any]:
+    """A dead letter, by what its headers say, and what became of it."""
     facts = _facts(record)
     return {
+        "state": marks.get(_identity(record), "open"),
+        "name": f"{topic.name}@{record.offset}",
         "topic": topic.name,
         "at_ms": record.append_time_ms,
         "worker": facts.get("worker", ""),
@@ -116,6 +135,16 @@ def _facts(record: Record) -> Mapping[str, str]:
         for name, value in record.headers
         if name.startswith(PREFIX)
     }
+
+
+def _is_mark(record: Record) -> bool:
+    return any(name == MARK for name, _ in record.headers)
+
+
+def _identity(record: Record) -> tuple[str, ...]:
+    """As ``millrace.inspection.letters`` tells letters apart."""
+    facts = _facts(record)
+    return tuple(facts.get(name, "") for name in ("worker", "partition", "offset", "timestamp"))
 
 
 def _printable(line: bytes) -> str:

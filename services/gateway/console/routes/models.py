@@ -9,7 +9,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from millrace.errors import InvalidField
-from millrace.events.build import now_ms
 from millrace.registry.asking import promote, roll_back
 from millrace.registry.ledger import Ledger
 from millrace.v1.command_pb2 import Command
@@ -114,7 +113,6 @@ def router(parts: Parts) -> APIRouter:
             "checkpoints": list(reversed(ledger.checkpoints.values())) if ledger else [],
             "tried": tried(),
             "words": GATES,
-            "now_minute": now_ms() // 60_000,
         }
 
     def tried() -> dict[str, str]:

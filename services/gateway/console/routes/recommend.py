@@ -31,8 +31,7 @@ K = 8
 DEEDS = {"click": "clicked", "dislike": "did not want"}
 LATELY = 12
 """Users who are offered to be looked at."""
-# The features that a click leads to come within milliseconds; who is behind says so.
-_PATIENCE_S = 3.0
+# The features that a click leads to come within milliseconds.
 _LOOK_EVERY_S = 0.002
 
 
@@ -81,7 +80,7 @@ def router(parts: Parts) -> APIRouter:
 
     async def taken_in(user: str, before: object) -> bool:
         """Wait until what is known of the user moves; False if it does not in time."""
-        give_up = time.monotonic() + _PATIENCE_S
+        give_up = time.monotonic() + settings.gateway.delivery_timeout_ms / 1_000
         while time.monotonic() < give_up:
             state = await parts.features.read(user)
             if state is not None and state.known != before:

@@ -12,7 +12,7 @@ from millrace.topics import ALL, BY_NAME, INTERACTIONS, Topic
 from millrace.v1.interaction_pb2 import Interaction
 from services.gateway.console.asked import AGO_MS, FILTERS, Asked
 from services.gateway.console.change import change_of
-from services.gateway.console.messages import gist, written
+from services.gateway.console.messages import Wanted, gist, written
 from services.gateway.console.pages import page_routes
 from services.gateway.console.reading import Found, Place, read_piece
 from services.gateway.console.tail import Tail, row_of
@@ -53,10 +53,10 @@ def router(parts: Parts) -> APIRouter:
         place = asked.place()
         if place is None:
             return show(found, asked)
-        wanted = asked.wanted
+        wanted, number, key = asked.wanted, asked.number(), key_of(found, asked.wanted)
         piece = await console.read(
             lambda: read_piece(
-                settings, found, place, ROWS, lambda one: wanted.takes(gist(one.record.message)), asked.number()
+                settings, found, place, ROWS, lambda one: wanted.takes(gist(one.record.message)), number, key
             )
         )
         rows = [row_of(one.record, gist(one.record.message)) | {"problem": one.problem} for one in piece.found]
@@ -119,6 +119,12 @@ def known(name: str) -> Topic:
     if name not in BY_NAME:
         raise Problem(NOT_FOUND, f"no topic {name!r}")
     return BY_NAME[name]
+
+
+def key_of(topic: Topic, wanted: Wanted) -> bytes | None:
+    """The key of what is wanted, where the filters say it."""
+    text = {"user_id": wanted.user, "item_id": wanted.item}.get(topic.key, "")
+    return text.encode() or None
 
 
 def _text(value: bytes) -> str:
