@@ -163,7 +163,7 @@ def test_a_version_is_promoted_by_keyboard_after_a_second_question(running: Runn
         ("/console/topics", "[data-rows] tr"),
         ("/console/topics/interactions?at=1+h+ago", "[data-rows] tr"),
         ("/console/recommend?user=me", ".answer li"),
-        ("/console/learning", ".weights tr"),
+        ("/console/learning", "#weights"),
         ("/console/experiments", ".list li"),
         ("/console/experiments/live-or-not", "table"),
         ("/console/models", "table"),
