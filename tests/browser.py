@@ -77,9 +77,13 @@ class Browser:
         self.press(Keys.ENTER)
         for _ in range(60):
             self.press(Keys.TAB)
-            if " ".join(str(self.run("return document.activeElement.textContent")).split()) == label:
+            if self.focused() == label:
                 return
         raise AssertionError(f"no tab leads to {label!r}")
+
+    def focused(self) -> str:
+        """The text of what has the focus."""
+        return " ".join(str(self.run("return document.activeElement.textContent")).split())
 
     def count(self, selector: str) -> int:
         """How many elements a CSS selector finds."""
