@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from millrace.stream.scrape import all_announcements
 from tests.conftest import Child, StartProcess
 from tests.processes import belonging_to, in_time
 
@@ -30,8 +31,7 @@ pytestmark = pytest.mark.timeout(900)
 
 def announced(home: Path) -> dict[str, int]:
     """Process id of each process that says where it listens."""
-    found = [json.loads(path.read_text()) for path in (home / "run").glob("*.json")]
-    return {one["process"]: one["pid"] for one in found if psutil.pid_exists(one["pid"])}
+    return {one.process: one.pid for one in all_announcements(home / "run") if psutil.pid_exists(one.pid)}
 
 
 WORKERS = (
