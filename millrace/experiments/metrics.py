@@ -5,6 +5,9 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge
 
 OUTCOMES = Counter("millrace_tracker_outcomes", "Outcomes by what became of them.", ("result",))
+# They are there from the start, so that a rate knows the first one too.
+for _result in ("counted", "refused"):
+    OUTCOMES.labels(_result)
 COMMANDS = Counter("millrace_tracker_commands", "Commands about experiments: accepted or refused.", ("result",))
 DECISIONS = Counter("millrace_tracker_decisions", "Decisions that ended an experiment.", ("kind",))
 RUNNING = Gauge("millrace_tracker_running_experiments", "Experiments that get traffic.")
