@@ -40,7 +40,7 @@ class Viewers:
         self.stopping = False
 
     def stream(self, events: AsyncIterator[Event | None]) -> Response:
-        """Send events as they come (None: nothing, for now) until the page is closed. Raises Problem."""
+        """Send events as they come (None: nothing new yet) until the page is closed. Raises Problem."""
         if self._now >= self._most:
             raise Problem(OVERLOADED, f"{self._most} pages of the console are kept up to date already")
         headers = {**HEADERS, "X-Accel-Buffering": "no"}
