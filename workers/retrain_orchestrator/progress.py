@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -22,21 +23,30 @@ _SAY_EVERY_S = 5.0
 
 
 class Progress:
-    """Says at each stage, and every few seconds inside it, what share of the job is done."""
+    """Says at each stage, and every few seconds inside it, what share of the job is done.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    check
+        Called at every step; may raise.
+    """
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
         self.stage = ""
         self._before, self._work, self._done = 0.0, 1.0, 0.0
         self._say_at = 0.0
 
     def begin(self, stage: str, work: float = 1.0) -> None:
         """A stage begins, which is so much work in a unit of its own."""
+        self._check()
         self.stage, self._work, self._done = stage, max(work, 1.0), 0.0
         self._before = sum(list(STAGES.values())[: list(STAGES).index(stage)])
         self._say()
 
     def did(self, work: float) -> None:
         """So much more of the stage is done."""
+        self._check()
         self._done += work
         if time.monotonic() >= self._say_at:
             self._say()

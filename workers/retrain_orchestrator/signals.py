@@ -13,7 +13,11 @@ TIDYING_S = 30.0
 
 
 class Cancellation:
-    """Raises ``Cancelled`` in the main thread at the first signal; a context manager. A second signal ends at once."""
+    """Raises ``Cancelled`` in the main thread at the first signal; a context manager. A second signal ends at once.
+
+    Python drops what a signal's handler raises while a callback of foreign code or a finaliser runs (LLVM's at every
+    function that is compiled): ``check`` asks again, at each step of the work and before what must be whole.
+    """
 
     def __init__(self) -> None:
         self._held = self._asked = self._late = False
@@ -29,15 +33,19 @@ class Cancellation:
     @contextlib.contextmanager
     def held(self, last: bool = False) -> Iterator[None]:
         """A step that is done whole; a signal during it counts after it, or never if it is the last one."""
+        self.check()
         self._held, self._late = True, last
         try:
             yield
         finally:
             self._held = False
-        if self._asked and not self._late:
+        self.check()
+
+    def check(self) -> None:
+        """Raise ``Cancelled`` if a signal came."""
+        if self._asked and not self._held and not self._late:
             raise Cancelled
 
     def _ask(self) -> None:
         self._asked = True
-        if not self._held and not self._late:
-            raise Cancelled
+        self.check()

@@ -143,7 +143,7 @@ class _Job:
         self._settings, self._ours, self._asked = settings, settings.training, asked
         self._cancellation, self._registry, self._ledger = cancellation, registry, ledger
         self._window, self._run, self._folder = window, run, folder
-        self._progress = Progress()
+        self._progress = Progress(cancellation.check)
         # When the first and the last outcome of the window were appended, Unix milliseconds.
         self._span_ms: tuple[int, int] | None = None
         # Outcomes from before their user's erasure: not learned.
