@@ -16,7 +16,7 @@ from deploy.embedded.stack import Stack, ephemeral
 from millrace.errors import InfrastructureError
 from millrace.settings import StackSettings
 from tests.conftest import StartProcess
-from tests.processes import belonging_to, in_time
+from tests.processes import PATIENCE_S, belonging_to, in_time
 
 # Free ports: a developer's own stack may hold the usual ones.
 FREE_PORTS = {f"MILLRACE_STACK_{name}_PORT": "0" for name in ("KAFKA", "REDIS", "MLFLOW")}
@@ -28,7 +28,7 @@ def millrace(process: StartProcess, millrace_home: Path) -> Iterator[Any]:
 
     def run(*arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
         child = process("millrace", *arguments, env=FREE_PORTS | dict(env or {}))
-        return child.wait(120), child.output()
+        return child.wait(), child.output()
 
     yield run
     run("stack", "down")
@@ -116,8 +116,8 @@ def test_an_ephemeral_stack_leaves_nothing(
     assert len(running) >= 4, "supervisord and three members"
 
     os.kill(child.pid, end)
-    child.wait(60)
-    _, alive = psutil.wait_procs(running, timeout=30)
+    child.wait()
+    _, alive = psutil.wait_procs(running, timeout=PATIENCE_S)
     assert alive == []
     # Whoever is killed cannot remove a folder; everyone else does.
     assert folder.exists() == (end == signal.SIGKILL)

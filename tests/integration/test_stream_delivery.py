@@ -278,7 +278,7 @@ def test_a_bug_outside_of_any_record_ends_the_process_without_a_commit(
     places = send(topics_applied, INTERACTIONS, [interaction("broken")])
     journal.path.with_name("journal.broken").touch()
     child = process(*arguments("broken", journal), env=env)
-    assert child.wait(20) == 1
+    assert child.wait() == 1
     assert "broken by the test" in child.output()
     assert committed(topics_applied, "broken", INTERACTIONS) == {}
     assert places
@@ -289,7 +289,7 @@ def test_a_worker_that_cannot_go_on_says_why_and_exits_with_1(
 ) -> None:
     journal.path.with_name("journal.refuse").touch()
     child = process(*arguments("refuse", journal), env=env)
-    assert child.wait(20) == 1
+    assert child.wait() == 1
     assert "refused by the test" in child.output()
     assert "Traceback" not in child.output()
 

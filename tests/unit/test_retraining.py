@@ -31,6 +31,7 @@ from millrace.v1.command_pb2 import Command
 from millrace.v1.drift_pb2 import DriftChannel, DriftEvidence, DriftSignal
 from millrace.v1.experiment_pb2 import DecisionKind, Experiment, ExperimentState
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
+from tests.processes import PATIENCE_S
 from tests.registry_support import MODEL, Effects, MemoryJournal, MemoryRegistry
 from workers.retrain_orchestrator.retrainer import Retrainer
 
@@ -249,7 +250,8 @@ def run(world: World, command: Command, kills: Sequence[int] = ()) -> list[str]:
     controller.reconcile()
     world.effects.done.clear()
     world.effects.before = before
-    for _ in range(500):
+    give_up = time.monotonic() + PATIENCE_S
+    while time.monotonic() < give_up:
         try:
             controller.answer(command)
             controller.reconcile()
@@ -343,7 +345,7 @@ def test_a_process_ends_with_its_standard_input() -> None:
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(30) == -signal.SIGTERM
+    assert process.wait(PATIENCE_S) == -signal.SIGTERM
 
 
 def test_killed_anywhere_every_step_is_taken_once(tmp_path: Path) -> None:
