@@ -148,8 +148,14 @@ def generate(
         # New items have nothing that speaks for them yet: cutting by score would always cut them.
         shown = best_places(shown, most, pool, table, request.now_ms, always=FRESH)
     candidates = Candidates(*_take(shown, pool.rows, pool.sources, pool.signals))
-    lifts = candidates.signals[:, Signal.LIFTS :]
+    lifts = candidates.signals[:, Signal.LIFTS : Signal.TASTE]
     corpus.contexts.add_lifts(request.circumstances, candidates.rows, table.keys, request.now_ms, lifts)
+    session = slice(history.in_session)
+    for signal, items, times in (
+        (Signal.TASTE, known, history.seen_count),
+        (Signal.TASTE_SESSION, known[session], history.seen_count[session]),
+    ):
+        table.labels.add_tastes(items, times, candidates.rows, candidates.signals[:, signal])
     return candidates
 
 
@@ -160,18 +166,21 @@ class _History(NamedTuple):
     ----------
     known, seen_at_ms, seen_count
         The user's items, newest first and none twice; the newest time and the number of engagements with each.
+    in_session
+        How many of them, the first, are of the user's newest session.
     own_items, of_session
-        Items of the user's newest session, so many, newest first; then up to ``OLDER_ITEMS`` of those before it.
+        The first of these, so many; then up to ``OLDER_ITEMS`` of those before the session.
     """
 
     known: Rows
     seen_at_ms: Ints
     seen_count: Ints
+    in_session: int
     own_items: Ints
     of_session: int
 
 
-_NO_HISTORY = _History(_NONE, _NEVER, _NEVER, _NEVER, 0)
+_NO_HISTORY = _History(_NONE, _NEVER, _NEVER, 0, _NEVER, 0)
 
 
 def _history(table: ItemTable, recent: Sequence[Engaged], gap_ms: int, session_items: int) -> _History:
@@ -190,17 +199,17 @@ def _history(table: ItemTable, recent: Sequence[Engaged], gap_ms: int, session_i
 @compiled
 def _gather(
     rows: Rows, at_ms: Ints, sessions: Ints, gap_ms: int, session_items: int
-) -> tuple[Rows, Ints, Ints, Ints, int]:
+) -> tuple[Rows, Ints, Ints, int, Ints, int]:
     known = np.empty(len(rows), dtype=np.int32)
     seen_at_ms, seen_count = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.int64)
     own_items = np.empty(min(session_items, len(rows)) + OLDER_ITEMS, dtype=np.int64)
-    many = of_session = 0
-    in_session = True
+    many = in_session = 0
+    goes_on = True
     for number in range(len(rows)):
-        if number and in_session:
+        if number and goes_on:
             apart = sessions[number] != sessions[number - 1]
             pause = not sessions[number] and abs(at_ms[number - 1] - at_ms[number]) >= gap_ms
-            in_session = not apart and not pause
+            goes_on = not apart and not pause
         if rows[number] == NO_ROW:
             continue
         at = 0
@@ -212,17 +221,15 @@ def _gather(
             continue
         known[many], seen_at_ms[many], seen_count[many] = rows[number], at_ms[number], 1
         many += 1
-        # The session's items come first among those known.
-        if in_session and of_session < session_items:
-            own_items[of_session] = rows[number]
-            of_session += 1
-    end = of_session
+        in_session += goes_on
+    end = of_session = min(in_session, session_items)
+    own_items[:end] = known[:end]
     if of_session:
         for at in range(of_session, min(many, session_items)):
             if end < of_session + OLDER_ITEMS:
                 own_items[end] = known[at]
                 end += 1
-    return known[:many], seen_at_ms[:many], seen_count[:many], own_items[:end], of_session
+    return known[:many], seen_at_ms[:many], seen_count[:many], in_session, own_items[:end], of_session
 
 
 @compiled

@@ -124,6 +124,8 @@ def _compute(
         features[n, Feature.AROUND_LOG] = math.log(signals[n, Signal.AROUND] + COVISIT_FLOOR)
         for field in range(len(FIELDS)):
             features[n, Feature.CONTEXT_DEVICE + field] = signals[n, Signal.LIFTS + field]
+        features[n, Feature.TASTE] = signals[n, Signal.TASTE]
+        features[n, Feature.TASTE_SESSION] = signals[n, Signal.TASTE_SESSION]
         features[n, Feature.USER_ACTIVITY] = user_activity
         features[n, Feature.USER_IDLE] = user_idle
 
