@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from millrace.evaluation.parts import PARTS
+from millrace.evaluation.parts import LABELS, PARTS
 
 DATA = "$MILLRACE_DATA"
 """Stands in commands for the folder of the data sets."""
 
+_ML_100K = "--dataset ml-100k --protocol flurs -k 10"
 _SERENADE = (
     f"--train {DATA}/serenade-toy/train.txt --test {DATA}/serenade-toy/test.txt --format tsv --time-unit s "
     "--map user=SessionId,item=ItemId,time=Time,session=SessionId --protocol serenade"
@@ -76,17 +77,24 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Without:
-    """The same run with everything, and without each part of the recommender."""
+    """The same run with everything, and without each part of the recommender that the data has something for."""
 
     name: str
     title: str
     arguments: str
+    labelled: bool = False
+    """Whether the data has a catalogue that labels items."""
 
     def runs(self) -> Iterator[Run]:
         """A row for everything, then one for each part."""
         yield Run(self.everything, f"{self.title}, with everything", self.arguments)
-        for part in PARTS:
+        for part in self.parts:
             yield Run(self.row(part), f"{self.title}, without {part}", f"{self.arguments} --without {part}")
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the parts."""
+        return [part for part in PARTS if self.labelled or part != LABELS]
 
     @property
     def everything(self) -> str:
@@ -99,7 +107,7 @@ class Without:
 
 
 HEADLINES: Sequence[Run] = (
-    Run("ml-100k.flurs", "ml-100k, flurs", "--dataset ml-100k --protocol flurs -k 10"),
+    Run("ml-100k.flurs", "ml-100k, flurs", _ML_100K),
     Run("serenade", "serenade-toy, serenade", _SERENADE),
     Run("globo.first-300k", "globo, first 300,000 clicks", f"{_GLOBO} --limit 300000"),
     Run("diginetica.weekly", "diginetica, ader, learning weekly", f"{_DIGINETICA} --lag period"),
@@ -130,6 +138,7 @@ SERIES: Sequence[Series] = (
 )
 
 ABLATIONS: Sequence[Without] = (
+    Without("ml-100k", "ml-100k, flurs", _ML_100K, labelled=True),
     Without("serenade", "serenade-toy, serenade", _SERENADE),
     Without("globo", "globo, first 300,000 clicks", f"{_GLOBO} --limit 300000 --every 5"),
     Without("diginetica", "diginetica, ader, learning weekly", f"{_DIGINETICA} --lag period --every 10"),
@@ -182,7 +191,7 @@ def pairs() -> list[tuple[str, str]]:
         live, *late = series.rows()
         found += [(live, one) for one in late]
     for ablation in ABLATIONS:
-        found += [(ablation.everything, ablation.row(part)) for part in PARTS]
+        found += [(ablation.everything, ablation.row(part)) for part in ablation.parts]
     return found
 
 
