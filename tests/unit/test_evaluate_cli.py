@@ -106,7 +106,7 @@ def test_parts_that_are_left_out_are_named(clicks: Path) -> None:
     assert complete["mrr"] != row["mrr"]
     unknown = CliRunner().invoke(command, [*arguments, "--without", "luck"])
     assert unknown.exit_code == 2
-    assert "'neighbours', 'sessions', 'popularity', 'context', 'repeats', 'learning'" in unknown.output
+    assert "'neighbours', 'sessions', 'popularity', 'context', 'labels', 'repeats', 'learning'" in unknown.output
 
 
 def test_an_interrupted_run_without_a_part_is_gone_on_with_by_the_same_alone(
