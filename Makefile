@@ -110,6 +110,10 @@ monitoring: $(READY) $(GENERATED) ## Write docs/metrics.md and the dashboards an
 	@$(BIN)/python -m deploy.prometheus.document
 	@$(BIN)/python -m deploy.grafana
 
+.PHONY: documents
+documents: $(READY) $(GENERATED) ## Write docs/settings.md anew after a change of settings
+	@$(BIN)/python -m deploy.settings_document
+
 .PHONY: format
 format: $(READY) ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff format .

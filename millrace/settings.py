@@ -101,6 +101,22 @@ class ObservabilitySettings(_Group):
     metrics_port: Port = Field(0, description="Port of /metrics, /healthz and /readyz; 0: a free one, logged.")
 
 
+class TracingSettings(_Group):
+    """Traces, by OpenTelemetry's own variables; the exporter reads its others (headers, certificates) by itself."""
+
+    model_config = SettingsConfigDict(env_prefix="OTEL_", extra="ignore", frozen=True)
+
+    exporter_otlp_endpoint: str = Field(
+        "",
+        description="Collector that spans are sent to (OTLP over HTTP), such as http://localhost:4318; empty: none.",
+    )
+    traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01,
+        description="Share of requests that are traced among those that bring no traceparent of their own. One that "
+        "does is traced if its flag says so.",
+    )
+
+
 class StreamSettings(_Group):
     """The consumer runtime."""
 
@@ -449,6 +465,7 @@ class Settings:
         "redis": RedisSettings,
         "mlflow": MlflowSettings,
         "observability": ObservabilitySettings,
+        "tracing": TracingSettings,
         "stream": StreamSettings,
         "features": FeatureSettings,
         "recommender": RecommenderSettings,
@@ -469,6 +486,7 @@ class Settings:
         self.redis = RedisSettings()
         self.mlflow = MlflowSettings()
         self.observability = ObservabilitySettings()
+        self.tracing = TracingSettings()
         self.stream = StreamSettings()
         self.features = FeatureSettings()
         self.recommender = RecommenderSettings()
