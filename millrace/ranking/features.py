@@ -122,8 +122,9 @@ class Signal(IntEnum):
     """What generators know of a candidate, before there are features: columns of ``Candidates.signals``.
 
     covisit, covisit_last and covisit_support of the table above; when last (Unix ms) and how often the user engaged
-    with the item (0 for never); similar and the figures behind similar_near_log to after_newest_log; whether it is the
-    newest; how often it stands in sessions (0 if the user has none); around; and from ``LIFTS`` on the lifts.
+    with the item (0 for never); similar and the figures behind similar_near_log to after_newest_log; around; whether
+    it is the newest; how often it stands in sessions (0 if the user has none); and from ``LIFTS`` on the lifts, which
+    are looked up for those few that the model ranks.
     """
 
     COVISIT = 0
@@ -136,9 +137,9 @@ class Signal(IntEnum):
     AFTER = 7
     BEFORE = 8
     AFTER_NEWEST = 9
-    NEWEST = 10
-    IN_SESSIONS = 11
-    AROUND = 12
+    AROUND = 10
+    NEWEST = 11
+    IN_SESSIONS = 12
     LIFTS = 13
 
 

@@ -113,7 +113,7 @@ def popular(short: float, short_as_of_ms: int, long: float, long_as_of_ms: int) 
 
 
 def test_sessions() -> None:
-    found = one(sessions=(0.5, 0.25, 0.1, 0.05, 0.01, 1.0, 9, 0.2))
+    found = one(sessions=(0.5, 0.25, 0.1, 0.05, 0.01, 0.2, 1.0, 9))
     logs = [found[name] for name in ("similar_log", "similar_near_log", "after_log", "before_log", "after_newest_log")]
     assert logs == pytest.approx([math.log(share + 0.001) for share in (0.5, 0.25, 0.1, 0.05, 0.01)])
     assert (found["similar"], found["newest"]) == (0.5, 1.0)

@@ -44,11 +44,16 @@ def test_a_signal_whose_exception_was_dropped_counts_at_the_next_step(cancellati
 
 
 def test_a_step_that_must_be_whole_is_ended_first(cancellation: Cancellation) -> None:
-    done = False
-    with pytest.raises(Cancelled), cancellation.held():
-        signal.raise_signal(signal.SIGTERM)
-        done = True
-    assert done
+    done = []
+
+    def whole() -> None:
+        with cancellation.held():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("whole")
+
+    with pytest.raises(Cancelled):
+        whole()
+    assert done == ["whole"]
 
 
 def test_the_last_step_is_never_broken_off(cancellation: Cancellation) -> None:
