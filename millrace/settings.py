@@ -411,10 +411,10 @@ class RetrainSettings(_Group):
     experiments: Literal["auto", "on", "off"] = Field(
         "auto",
         description="A new version is compared with the champion by an experiment (on), in the shadow of live traffic "
-        "without being shown (off), or by an experiment unless no experiment tracker runs (auto).",
+        "without being shown (off), or by an experiment unless no experiment tracker answers (auto).",
     )
     tracker_wait_ms: Positive = Field(
-        10 * MINUTE_MS, description="No experiment tracker for so long: there are no experiments (auto)."
+        10 * MINUTE_MS, description="No answer of an experiment tracker for so long: there are no experiments (auto)."
     )
     shadow_max_ms: Positive = Field(
         14 * DAY_MS, description="Longest time of a comparison in the shadow; without a verdict the champion stays."

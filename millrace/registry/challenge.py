@@ -19,7 +19,6 @@ from millrace.v1.experiment_pb2 import (
     ExperimentDefinition,
     ExperimentState,
     Gate,
-    GateVerdict,
 )
 
 OLD, NEW = "old", "new"
@@ -73,15 +72,20 @@ def room(definition: ExperimentDefinition, experiments: Iterable[Experiment]) ->
     return ""
 
 
+def define(present: Retraining, definition: ExperimentDefinition, now_ms: int) -> Command:
+    """What has the tracker define it; sent again with the same id until it has."""
+    # A version that is known by now is defined anew: a command counts once.
+    command = _command(present, f"define/{definition.arms[-1].share:g}", now_ms)
+    command.define_experiment.definition.CopyFrom(definition)
+    return command
+
+
 def commands(present: Retraining, definition: ExperimentDefinition, gate: Gate, now_ms: int) -> list[Command]:
     """What has the tracker define and start it; sent again with the same ids until it runs."""
-    # A version that is known by now is defined anew: a command counts once.
-    suffix = "" if gate.verdict == GateVerdict.GATE_VERDICT_PASSED else "-unknown"
-    define, start = (_command(present, step + suffix, now_ms) for step in ("define", "start"))
-    define.define_experiment.definition.CopyFrom(definition)
+    start = _command(present, f"start/{definition.arms[-1].share:g}", now_ms)
     start.start_experiment.experiment_id = definition.experiment_id
     start.start_experiment.evidence.append(gate.evidence)
-    return [define, start]
+    return [define(present, definition, now_ms), start]
 
 
 def stop(present: Retraining, definition: ExperimentDefinition, now_ms: int) -> Command:

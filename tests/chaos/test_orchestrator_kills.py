@@ -37,7 +37,7 @@ from tests.conftest import StartProcess
 from tests.integration.orchestration import TIMEOUT_S, orchestrator_env
 from tests.learning_support import served
 from tests.processes import in_time
-from tests.quick_training import WAITS
+from tests.quick_training import HAS_TO_BE_KILLED, WAITS
 
 SEED = 20_261_127
 KILLS = int(os.environ.get("KILLS", "0"))
@@ -89,6 +89,12 @@ class Watched:
         return IDLE if present is None else present.state
 
     @property
+    def champion(self) -> str:
+        """Empty before the first."""
+        self.read()
+        return self.history.champion
+
+    @property
     def version(self) -> str:
         """Of the newest retraining."""
         newest = self.history.retrainings.newest
@@ -132,9 +138,9 @@ class Shop:
     def drift(self, holds: bool) -> None:
         """Labels of the champion drift, or do so no more."""
         signal = DriftSignal(
-            signal_id=f"signal {self.watched.history.champion}",
+            signal_id=f"signal {self.watched.champion}",
             model_name=MODEL,
-            model_version=self.watched.history.champion,
+            model_version=self.watched.champion,
             channel=DriftChannel.DRIFT_CHANNEL_PERFORMANCE,
             first_at_ms=now_ms() - HOUR_MS,
             at_ms=now_ms(),
@@ -144,7 +150,7 @@ class Shop:
 
     def show(self) -> None:
         """The champion answers, far from the truth."""
-        made = served(1_500, 3.0, version=self.watched.history.champion)
+        made = served(1_500, 3.0, version=self.watched.champion)
         publish(self.kafka, OUTCOMES, [(outcome.user_id, outcome) for outcome in made])
 
     def experiment(self) -> Experiment:
@@ -194,6 +200,7 @@ def test_killed_in_every_state_everything_is_done_once(
         "KAFKA_PARTITIONS": str(kafka.partitions),
         **orchestrator_env(MODEL, mlflow_uri),
         "MILLRACE_ORCHESTRATOR_RECONCILE_INTERVAL_MS": "100",
+        HAS_TO_BE_KILLED: "1",
         "RETRAIN_DEBOUNCE_MS": "0",
         "RETRAIN_COOL_DOWN_MS": "0",
         "RETRAIN_COLLECT_MS": str(COLLECT_MS),
@@ -203,13 +210,13 @@ def test_killed_in_every_state_everything_is_done_once(
     with Forking(tmp_path, env) as forking:
         watched = Watched(kafka)
         shop = Shop(kafka, forking, watched)
-        in_time(lambda: watched.read() or watched.history.champion, TIMEOUT_S)
+        in_time(lambda: watched.champion, TIMEOUT_S)
         count = 0
         while not count or shop.killed.total() < KILLS:
             retraining(shop, count)
             count += 1
         registry = Registry(MlflowSettings(tracking_uri=mlflow_uri))
-        aliases = {CHAMPION: watched.history.champion}
+        aliases = {CHAMPION: watched.champion}
         in_time(lambda: registry.view(MODEL).aliases == aliases, TIMEOUT_S)
         experiments = read_experiments(kafka, StreamSettings(), TIMEOUT_S).values()
         in_time(

@@ -1,4 +1,7 @@
-"""From drift to an experiment by itself, on a real broker and a real MLflow, whoever is killed on the way."""
+"""From drift to an experiment by itself, and to a champion without one, on a real broker and a real MLflow.
+
+Who is killed on the way: ``tests/chaos/test_orchestrator_kills.py``.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from millrace.v1.experiment_pb2 import ExperimentState, GateVerdict
 from tests.conftest import StartProcess
 from tests.integration.orchestration import PROMOTED, REGISTERED, TIMEOUT_S, Model, orchestrator_env, until_ready
 from tests.learning_support import served
-from tests.quick_training import TOO_EARLY, WAITS
+from tests.quick_training import TOO_EARLY
 
 MODEL, SHADOWS = "drifting", "RETRAINING_SHADOWS"
 
@@ -59,18 +62,11 @@ def test_from_drift_to_an_experiment(
     inputs, labels = DriftChannel.DRIFT_CHANNEL_INPUT, DriftChannel.DRIFT_CHANNEL_PERFORMANCE
     publish(kafka, DRIFT_SIGNALS, [(MODEL, drift(inputs, "item_age")), (MODEL, drift(labels, "click_through"))])
 
-    # Killed in its job, which ends with it, and once the version stands.
-    child.until(lambda: WAITS in child.output(), TIMEOUT_S)
-    child.kill()
-    second = process("tests.quick_training", env=env)
-    second.until(lambda: (REGISTERED, "2") in model.events(), TIMEOUT_S)
-    second.kill()
-    third = process("tests.quick_training", env=env)
     # Nothing is known of it by answers in random order: what it predicts is compared first.
-    third.until(lambda: (SHADOWS, "2") in model.events(), TIMEOUT_S)
+    child.until(lambda: (SHADOWS, "2") in model.events(), TIMEOUT_S)
     assert "compared with version 1, for at most another 14.0 days" in retrain("status").stdout
     show(kafka, "1")
-    third.until(lambda: ("CHALLENGER", "2") in model.events(), TIMEOUT_S)
+    child.until(lambda: ("CHALLENGER", "2") in model.events(), TIMEOUT_S)
 
     found = json.loads(retrain("status", "--json").stdout)
     newest = found["newest"]
@@ -86,7 +82,7 @@ def test_from_drift_to_an_experiment(
     assert "challenger, version 1 serves" in retrain("status").stdout
     assert "is cancelled: enough seen" in retrain("cancel", "--reason", "enough seen").stdout
     name = record.definition.experiment_id
-    third.until(lambda: experiments(kafka)[name].state == ExperimentState.EXPERIMENT_STATE_STOPPED, TIMEOUT_S)
+    child.until(lambda: experiments(kafka)[name].state == ExperimentState.EXPERIMENT_STATE_STOPPED, TIMEOUT_S)
 
     done = retrain("--wait", "--reason", TOO_EARLY)
     assert done.exit_code == 1
@@ -101,21 +97,18 @@ def test_from_drift_to_an_experiment(
     ]
     assert [version.version for version in model.registry.view(MODEL).versions] == ["1", "2"]
 
-    # Where nobody wants experiments, the comparison decides; killed on the way it begins where it began.
-    retrain("--reason", "in the shadow")
-    third.until(lambda: third.output().count(WAITS) == 1, TIMEOUT_S)
-    third.kill()
+    # Where nobody wants experiments, the comparison decides.
+    child.kill()
     env["RETRAIN_EXPERIMENTS"] = "off"
-    fourth = process("tests.quick_training", env=env)
-    fourth.until(lambda: (SHADOWS, "3") in model.events(), TIMEOUT_S)
-    fourth.kill()
+    alone = process("tests.quick_training", env=env)
+    retrain("--reason", "in the shadow")
+    alone.until(lambda: (SHADOWS, "3") in model.events(), TIMEOUT_S)
     show(kafka, "1")
-    fifth = process("tests.quick_training", env=env)
-    fifth.until(lambda: (PROMOTED, "3") in model.events(), TIMEOUT_S)
+    alone.until(lambda: (PROMOTED, "3") in model.events(), TIMEOUT_S)
     said = retrain("status").stdout
     assert "promoted, version 3" in said
     assert "in the shadow of version 1: better: saves" in said
-    fifth.until(lambda: model.champion() == "3", TIMEOUT_S)
+    alone.until(lambda: model.champion() == "3", TIMEOUT_S)
     assert [event for event in model.events() if event[1] == "3"] == [
         (REGISTERED, "3"),
         (SHADOWS, "3"),

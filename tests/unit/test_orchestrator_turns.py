@@ -54,7 +54,7 @@ class Idle(Retrainer):
     """A retrainer without a retraining."""
 
     def __init__(self, controller: Scripted) -> None:
-        nothing = Surroundings(tuple, lambda key, command: None, tuple, lambda: None)
+        nothing = Surroundings(tuple, lambda key, command: None, tuple)
         super().__init__(RetrainSettings(), controller, nothing, tuple)
 
     def step(self) -> None:

@@ -12,11 +12,11 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from millrace.errors import InfrastructureError, InvalidField
+from millrace.errors import InvalidField
 from millrace.experiments.life import obey, target
 from millrace.registry.asking import cancel_retrain, retrain
 from millrace.registry.controller import Controller
@@ -37,7 +37,6 @@ from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from tests.registry_support import MODEL, Effects, MemoryJournal, MemoryRegistry
 from workers.retrain_orchestrator.contest import Surroundings
 from workers.retrain_orchestrator.retrainer import Retrainer
-from workers.retrain_orchestrator.tracking import Tracking
 
 NOW = 1_800_000_000_000
 SETTINGS = RetrainSettings()
@@ -187,7 +186,8 @@ class World:
         job: str = "",
         evidence: dict[str, Any] | None = None,
         compared: dict[str, Any] | None = None,
-        tracked: bool | None = True,
+        experiments: Literal["auto", "on", "off"] = "auto",
+        tracked: bool = True,
         shadow_status: int = 0,
     ) -> None:
         # The job leaves it behind.
@@ -200,6 +200,7 @@ class World:
         self.sent: list[Command] = []
         self.starts = 0
         self._wins, self.tracked = wins, tracked
+        self.settings = RetrainSettings(experiments=experiments, tracker_wait_ms=50)
         self._evidence, self._compared = evidence or UNKNOWN, compared or BETTER
         self._shadow_status = shadow_status
 
@@ -211,9 +212,9 @@ class World:
         ends = [Position(topic="outcomes", topic_id="t", partition=0, offset=7)]
         evidence = {"model_version": "2", "champion_version": "1", "at_ms": now_ms(), **self._evidence}
         retrainer = Retrainer(
-            SETTINGS,
+            self.settings,
             controller,
-            Surroundings(records, self._send, lambda: ends, lambda: self.tracked),
+            Surroundings(records, self._send, lambda: ends),
             tuple,
             train=("-c", self._job),
             measure=("-c", f"print({json.dumps(evidence)!r})"),
@@ -229,7 +230,9 @@ class World:
             self.registry.held = RegistryView((*self.registry.held.versions, made), self.registry.held.aliases)
 
     def track(self) -> None:
-        """The tracker obeys; then the version has won, or somebody stops the experiment."""
+        """The tracker obeys, if there is one; then the version has won, or somebody stops the experiment."""
+        if not self.tracked:
+            return
         for command in self.sent:
             try:
                 changed = obey(command, self.records, {MODEL: self.journal.topic}, now_ms())
@@ -300,7 +303,8 @@ TRIED = [
     *("sent define_experiment", "have sent", "sent start_experiment", "have sent"),
     *("CHALLENGER 2", "PROMOTED 2", "champion 2"),
 ]
-WON = [*TRAINED, "RETRAINING_SHADOWS 2", *TRIED]
+PROBED = ["sent define_experiment", "have sent"]
+WON = [*TRAINED, *PROBED, "RETRAINING_SHADOWS 2", *TRIED]
 
 
 def newest_of(world: World) -> Retraining:
@@ -311,7 +315,7 @@ def newest_of(world: World) -> Retraining:
 
 def test_a_version_that_is_known_gets_a_tenth_of_the_users(tmp_path: Path) -> None:
     world = World(tmp_path, evidence=KNOWN)
-    assert run(world, retrain(MODEL, "me", "")) == [*TRAINED, *TRIED]
+    assert run(world, retrain(MODEL, "me", "")) == [*TRAINED, *PROBED, *TRIED]
     [record] = world.records.values()
     assert not record.gates[0].override_reason
     assert [(arm.model_version, arm.share) for arm in record.definition.arms] == [("", 0.5), ("2", 0.5)]
@@ -338,17 +342,22 @@ def test_one_of_which_too_little_is_known_gets_a_hundredth_after_the_shadow(tmp_
         (UNKNOWN, {**BETTER, "better": False, "reason": "not better"}, ["RETRAINING_SHADOWS 2"], "in the shadow of"),
     ],
 )
-@pytest.mark.parametrize("tracked", [True, False])
+@pytest.mark.parametrize("experiments", ["on", "off"])
 def test_one_that_is_surely_worse_is_shown_to_nobody(
-    evidence: dict[str, Any], compared: dict[str, Any], steps: list[str], note: str, tracked: bool, tmp_path: Path
+    evidence: dict[str, Any],
+    compared: dict[str, Any],
+    steps: list[str],
+    note: str,
+    experiments: Literal["on", "off"],
+    tmp_path: Path,
 ) -> None:
-    world = World(tmp_path, evidence=evidence, compared=compared, tracked=tracked)
+    world = World(tmp_path, evidence=evidence, compared=compared, experiments=experiments)
     assert run(world, retrain(MODEL, "me", "")) == [*TRAINED, *steps, "REJECTED 2"]
     assert newest_of(world).note.startswith(note)
 
 
 def test_without_experiments_the_shadow_decides(tmp_path: Path) -> None:
-    world = World(tmp_path, evidence=KNOWN, tracked=False)
+    world = World(tmp_path, evidence=KNOWN, experiments="off")
     assert run(world, retrain(MODEL, "me", "")) == [*TRAINED, "RETRAINING_SHADOWS 2", "PROMOTED 2", "champion 2"]
     assert newest_of(world).note == "in the shadow of version 1: better: saves a lot"
     reign = world.journal.topic.reign
@@ -364,7 +373,7 @@ def test_a_comparison_that_cannot_be_ends_it(tmp_path: Path) -> None:
 
 def test_another_champion_is_another_comparison(tmp_path: Path) -> None:
     """What was compared with the one before says nothing of it."""
-    world = World(tmp_path, tracked=None)
+    world = World(tmp_path, experiments="off", compared={})
     controller, retrainer = world.orchestrator()
     controller.reconcile()
     controller.answer(retrain(MODEL, "me", ""))
@@ -399,30 +408,11 @@ def test_after_a_rollback_the_shadow_promotes_nobody_for_a_while() -> None:
     assert event_of(ledger, present, step, NOW + HOUR_MS, HOUR_MS) is not None
 
 
-def test_no_tracker_for_a_while_is_no_tracker() -> None:
-    now = 0.0
-    there: bool | None = True
-
-    def is_led() -> bool:
-        if there is None:
-            raise InfrastructureError("kafka", "away")
-        return there
-
-    tracking = Tracking(SETTINGS, is_led, lambda: now)
-    wait_s = SETTINGS.tracker_wait_ms / 1_000
-    assert tracking() is True
-    there = False
-    assert tracking() is True, "asked a moment ago"
-    now += 10
-    assert tracking() is None
-    now += wait_s
-    assert tracking() is False
-    there, now = None, now + 10
-    assert tracking() is None, "nothing is known while Kafka is away"
-    there, now = True, now + 10
-    assert tracking() is True
-    assert Tracking(RetrainSettings(experiments="off"), is_led)() is False
-    assert Tracking(RetrainSettings(experiments="on"), is_led)() is True
+def test_where_no_tracker_answers_for_a_while_the_shadow_decides(tmp_path: Path) -> None:
+    world = World(tmp_path, evidence=KNOWN, tracked=False)
+    done = run(world, retrain(MODEL, "me", ""))
+    assert [one for one in done if "sen" not in one] == [*TRAINED, "RETRAINING_SHADOWS 2", "PROMOTED 2", "champion 2"]
+    assert done[3] == "sent define_experiment"
 
 
 def test_an_experiment_that_somebody_stops_leaves_the_champion(tmp_path: Path) -> None:

@@ -22,21 +22,18 @@ from millrace.stream import logs
 from millrace.stream.admin import topic_ids
 from millrace.stream.backoff import Backoff
 from millrace.stream.http import serve_health
-from millrace.stream.members import is_led
 from millrace.stream.shutdown import Shutdown
 from millrace.stream.window import find_ends
 from millrace.topics import COMMANDS, MODEL_EVENTS, OUTCOMES
 from workers.retrain_orchestrator.app import build
 from workers.retrain_orchestrator.contest import Surroundings
 from workers.retrain_orchestrator.retrainer import TRAIN, Retrainer
-from workers.retrain_orchestrator.tracking import Tracking
 from workers.retrain_orchestrator.turns import NAME, Turns, in_thread
 
 log = structlog.stdlib.get_logger(__name__)
 
 # A broker that is there takes a command in milliseconds; one that is not is tried again at the next look.
 SEND_TIMEOUT_S = 5.0
-TRACKER = "experiment_tracker"
 
 
 @click.command()
@@ -70,7 +67,6 @@ async def run(values: Settings, train: Sequence[str]) -> int:
         experiments=decisions,
         send=lambda key, command: sender.send(key, command, SEND_TIMEOUT_S),
         ends=lambda: find_ends(kafka, OUTCOMES),
-        tracked=Tracking(values.retrain, lambda: is_led(kafka, TRACKER)),
     )
     cool_down_ms = values.orchestrator.cool_down_ms
     retrainer = Retrainer(values.retrain, controller, surroundings, signals, cool_down_ms, train)

@@ -34,6 +34,8 @@ MEASURE = ("-m", "workers.retrain_orchestrator.measure")
 SHADOW = ("-m", "workers.retrain_orchestrator.shadow")
 # As people's commands: one may get lost until the experiment runs.
 _SEND_AGAIN_S = 5.0
+# Later, after so large a part of the time that went by: some eighty times in two weeks.
+_SENT_MAX = 10
 # What was measured is of the champion's answers of a day; those of an hour more would not change the verdict.
 _MEASURED_FOR_MS = HOUR_MS
 
@@ -50,14 +52,11 @@ class Surroundings:
         Puts a command into its topic, by the id of its experiment.
     ends
         Where the next outcome of each partition will stand.
-    tracked
-        Whether there are experiments; None while that is not known.
     """
 
     experiments: Callable[[], Sequence[Experiment]]
     send: Callable[[str, Command], None]
     ends: Callable[[], Sequence[Position]]
-    tracked: Callable[[], bool | None]
 
 
 class Contest:
@@ -66,7 +65,8 @@ class Contest:
     Parameters
     ----------
     write
-        Writes a step of a retraining, unless something else has happened to it meanwhile.
+        Writes a step of a retraining, unless something else has happened to it meanwhile, or it has to wait; whether it
+        stands.
     note
         Says why nothing happens.
     measure, shadow
@@ -78,7 +78,7 @@ class Contest:
         settings: RetrainSettings,
         model_name: str,
         surroundings: Surroundings,
-        write: Callable[[Retraining, RetrainingStep], None],
+        write: Callable[[Retraining, RetrainingStep], bool],
         note: Callable[[str], None],
         measure: Sequence[str] = MEASURE,
         shadow: Sequence[str] = SHADOW,
@@ -88,7 +88,11 @@ class Contest:
         self._measure, self._shadow = measure, shadow
         self._measuring, self._shadowing = Errand(), Errand()
         self._gate: Gate | None = None
-        self._send_at = 0.0
+        # What the comparison in the shadow has said, for people.
+        self._found = ""
+        # The ids of the commands that are sent until they are acted on: since when, and the next time.
+        self._asked: Sequence[str] = ()
+        self._asked_since = self._send_at = 0.0
 
     def step(self, present: Retraining, champion: str, now_ms: int) -> None:
         """Do what is open now; does not wait for jobs.
@@ -107,6 +111,7 @@ class Contest:
         """
         if present.state != State.SHADOW:
             self._shadowing.stop()
+            self._found = ""
         if present.state not in (State.EVALUATING, State.SHADOW):
             self._measuring.stop()
         name = self._definition(present, known=True).experiment_id
@@ -114,9 +119,9 @@ class Contest:
         record = records.get(name, Experiment())
         if present.state in (State.EVALUATING, State.SHADOW):
             if record.started_at_ms:
-                self._write(present, RetrainingStep(CHALLENGER, f"experiment {name}"))
+                self._write(present, RetrainingStep(CHALLENGER, f"experiment {name}{self._found}"))
             else:
-                self._compare(present, champion, now_ms)
+                self._compare(present, record, champion, now_ms)
         elif present.state == State.CHALLENGER:
             self._await(present, record, now_ms)
         elif record.state == challenge.RUNNING:
@@ -128,16 +133,18 @@ class Contest:
         # Both are told, whatever the first one says.
         return all([self._measuring.stop(), self._shadowing.stop()])
 
-    def _compare(self, present: Retraining, champion: str, now_ms: int) -> None:
+    def _compare(self, present: Retraining, record: Experiment, champion: str, now_ms: int) -> None:
         """See that the version gets the traffic that it may have by what is known of it."""
-        gate, tracked = self._measured(present, champion, now_ms), self._around.tracked()
+        gate, tracked = self._measured(present, champion, now_ms), self._tracked(present, record, now_ms)
         if gate is not None and gate.verdict == FAILED:
             reason = f"version {present.version} gets no traffic: {gate.reason}"
             self._write(present, RetrainingStep(REJECTED, reason, champion=champion))
-        elif gate is not None and gate.verdict == PASSED and tracked is not False:
+        elif gate is not None and gate.verdict == PASSED and tracked:
             self._challenge(present, gate, now_ms)
         elif present.state == State.SHADOW and present.champion == champion:
             self._look_at_shadow(present, gate, tracked, now_ms)
+        elif gate is not None and gate.verdict == PASSED and tracked is None:
+            self._note("a tracker is waited for")
         elif gate is not None:
             why = "there are no experiments" if tracked is False else gate.reason
             starts = self._around.ends()
@@ -156,16 +163,29 @@ class Contest:
                 self._write(present, RetrainingStep(REJECTED, reason + known))
             return
         reason = f"in the shadow of version {present.champion}: {found['reason']}"
+        self._found = f"; {reason}"
         figures: Mapping[str, float] = found["figures"]
         if not found["better"]:
             self._write(present, RetrainingStep(REJECTED, reason, figures, champion=present.champion))
         elif gate is None or tracked is None:
-            self._note(f"{reason}; {'it is measured again' if gate is None else 'the tracker is waited for'}")
+            self._note(f"{reason}; {'it is measured again' if gate is None else 'a tracker is waited for'}")
         elif tracked:
             self._challenge(present, gate, now_ms)
-        else:
-            self._write(present, RetrainingStep(PROMOTED, reason, figures, champion=present.champion))
+        elif not self._write(present, RetrainingStep(PROMOTED, reason, figures, champion=present.champion)):
             self._note(f"{reason}; after a rollback promotions wait")
+
+    def _tracked(self, present: Retraining, record: Experiment, now_ms: int) -> bool | None:
+        """Whether there are experiments; None while that is not known.
+
+        A tracker that is there defines what it is asked to define.
+        """
+        if self._settings.experiments != "auto":
+            return self._settings.experiments == "on"
+        if record.definition.experiment_id:
+            return True
+        definition = self._definition(present, known=False)
+        asked_s = self._ask([challenge.define(present, definition, now_ms)], definition.experiment_id)
+        return False if asked_s * 1_000 > self._settings.tracker_wait_ms else None
 
     def _challenge(self, present: Retraining, gate: Gate, now_ms: int) -> None:
         """Have the tracker start the experiment, once there is room for it."""
@@ -221,10 +241,15 @@ class Contest:
     def _definition(self, present: Retraining, known: bool) -> ExperimentDefinition:
         return challenge.definition_of(self._model_name, present, self._settings.challenged_share, unknown=not known)
 
-    def _ask(self, commands: Sequence[Command], experiment_id: str) -> None:
-        """Send commands to the tracker, every few seconds until it has acted on them."""
-        if time.monotonic() < self._send_at:
-            return
-        self._send_at = time.monotonic() + _SEND_AGAIN_S
-        for command in commands:
-            self._around.send(experiment_id, command)
+    def _ask(self, commands: Sequence[Command], experiment_id: str) -> float:
+        """Send commands to the tracker, again and again until it has acted on them; for how long now, seconds."""
+        now, ids = time.monotonic(), [command.command_id for command in commands]
+        if ids != self._asked:
+            self._asked, self._asked_since, self._send_at = ids, now, now
+        if now >= self._send_at:
+            for command in commands:
+                self._around.send(experiment_id, command)
+            # They stand in the log, also for a tracker that comes tomorrow.
+            waited = now - self._asked_since
+            self._send_at = now + max(_SEND_AGAIN_S, waited / _SENT_MAX)
+        return now - self._asked_since

@@ -105,8 +105,10 @@ class Retrainer:
         if answer is not None and "problem" in answer:
             self._write(present, RetrainingStep(ENDED, str(answer["problem"])))
 
-    def _write(self, present: Retraining, step: RetrainingStep) -> None:
-        self._controller.settle(lambda ledger, now_ms: event_of(ledger, present, step, now_ms, self._cool_down_ms))
+    def _write(self, present: Retraining, step: RetrainingStep) -> bool:
+        return self._controller.settle(
+            lambda ledger, now_ms: event_of(ledger, present, step, now_ms, self._cool_down_ms)
+        )
 
     def _say(self, newest: Retraining | None, waits: Sequence[str]) -> None:
         for state in State:
