@@ -37,7 +37,8 @@ class Model:
         self.name = name
         self.kafka = kafka
         self.stream = StreamSettings()
-        self.registry = Registry(mlflow)
+        # A busy server answers late; refusals come at once.
+        self.registry = Registry(mlflow.model_copy(update={"timeout_ms": round(PATIENCE_S * 1_000)}))
 
     def events(self) -> list[tuple[str, str]]:
         """Type and version of every event in the topic."""

@@ -31,7 +31,7 @@ PYFUNC_SAYS = "ignore:.*Any type hint is inferred as AnyType"
 
 @pytest.fixture(scope="module")
 def mlflow(mlflow_uri: str) -> MlflowSettings:
-    return MlflowSettings(tracking_uri=mlflow_uri)
+    return MlflowSettings(tracking_uri=mlflow_uri, timeout_ms=round(PATIENCE_S * 1_000))
 
 
 def test_cache_fetches_in_another_process_and_shows_only_complete_versions(
