@@ -131,6 +131,7 @@ class Control:
         """A minute has gone by: say what drifts, decide experiments, take every step that is open."""
         self._detect(now_ms)
         self._tracker.decide(now_ms)
+        self._tracker.saved()
         if not self.acts:
             return
         ours = self.settings

@@ -11,18 +11,22 @@ import pytest
 
 from benchmarks import drift_document
 from benchmarks.claims import mean_row, middle_row
-from benchmarks.drift_loop import replay, rows, storefront
+from benchmarks.drift_loop import replay, retraining, rows, storefront
 from benchmarks.drift_loop.control import Control, Rule
 from benchmarks.drift_loop.replay import Policy
 from benchmarks.drift_loop.serving import Serving
 from benchmarks.drift_loop.storefront import SHOP, WAYS, Course
 from benchmarks.unused_features import MORE_CLICKS, MOVING, watch
+from millrace.events import build
 from millrace.events.columns import Columns
 from millrace.events.files import NumberedRow
 from millrace.events.sources import Source
-from millrace.settings import HOUR_MS, MINUTE_MS, Settings
+from millrace.registry.retraining import CHALLENGER, PROMOTED, REGISTERED, STARTED, TRAINS
+from millrace.settings import HOUR_MS, MINUTE_MS, RetrainSettings, Settings
 from millrace.simulation.days import DaysPlan
+from millrace.v1.experiment_pb2 import Decision, DecisionKind, ExperimentState
 
+T0 = 1_700_000_000_000
 TINY = Course(0, 1, 2, 4, replace(SHOP, plan=DaysPlan(4, 40.0), shoppers=40, items=60))
 
 
@@ -102,6 +106,43 @@ def test_nothing_is_watched_before_a_version_has_a_reference(tmp_path: Path) -> 
     control.look(2 * MINUTE_MS)
     assert control.ledger.champion == serving.champion == "1"
     assert not control.heard
+
+
+def test_a_version_that_passes_gets_an_experiment_and_a_winner_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retraining, "_gates", lambda *_: [])
+    settings = Settings()
+    settings.retrain = RetrainSettings(challenged_share=0.5, collect_ms=0, debounce_ms=0)
+    serving = Serving(settings, 100, np.random.default_rng(1), learns=True)
+    control = Control(settings, serving, tmp_path, Rule(always=True))
+    for item in range(20):
+        serving.memory.offer(f"i{item}", T0)
+    control.begin(T0)
+    for minute in range(600):
+        now_ms, user, request_id = T0 + minute * MINUTE_MS, f"u{minute % 50}", f"r{minute}"
+        shown = serving.recommend(user, 5, request_id, f"s{minute}", now_ms)
+        clicked = shown[minute % len(shown)]
+        event = build.interaction(user, clicked, "click", occurred_at=now_ms, event_id=request_id)
+        event.request_id = request_id
+        serving.take(event, now_ms)
+        control.take(serving.outcomes, now_ms)
+        serving.outcomes = []
+        if minute == 300:
+            control.retrain_now(now_ms)
+        control.look(now_ms)
+    kinds = [event.type for event in control.events]
+    assert kinds == [REGISTERED, PROMOTED, REGISTERED, PROMOTED, STARTED, TRAINS, REGISTERED, CHALLENGER]
+    record = serving.experiment
+    assert record is not None
+    assert all(figures.slots > 0 for figures in record.figures)
+    assert serving.champion == "2"
+    record.state = ExperimentState.EXPERIMENT_STATE_STOPPED
+    record.decision.CopyFrom(Decision(kind=DecisionKind.DECISION_KIND_PROMOTE, arm="new"))
+    control.look(now_ms + MINUTE_MS)
+    assert serving.champion == control.ledger.champion == "3"
+    assert serving.experiment is None
+    assert control.events[-1].type == PROMOTED
 
 
 def test_rows_of_both_sides() -> None:
