@@ -69,6 +69,10 @@ screenshots: $(READY) $(GENERATED) browser ## Pictures of the console of a runni
 test-system: $(READY) $(GENERATED) browser ## Tests that need ../shared or Debian packages
 	@$(BIN)/python -m pytest -m system $(ARGS)
 
+.PHONY: chaos
+chaos: $(READY) $(GENERATED) ## Kill the orchestrator sixty times with -9, in every state of a retraining (ten minutes)
+	@KILLS=60 $(BIN)/python -m pytest -s tests/chaos/test_orchestrator_kills.py $(ARGS)
+
 .PHONY: lint
 lint: $(READY) $(GENERATED) ## Format, lint and type checks
 	@$(BIN)/ruff format --check .
@@ -109,6 +113,10 @@ statistics: $(READY) $(GENERATED) ## What the rules of experiments and drift do 
 monitoring: $(READY) $(GENERATED) ## Write docs/metrics.md and the dashboards anew after a change of metrics
 	@$(BIN)/python -m deploy.prometheus.document
 	@$(BIN)/python -m deploy.grafana
+
+.PHONY: documents
+documents: $(READY) $(GENERATED) ## Write docs/settings.md anew after a change of settings
+	@$(BIN)/python -m deploy.settings_document
 
 .PHONY: format
 format: $(READY) ## Format the code and mend what ruff can mend

@@ -101,6 +101,22 @@ class ObservabilitySettings(_Group):
     metrics_port: Port = Field(0, description="Port of /metrics, /healthz and /readyz; 0: a free one, logged.")
 
 
+class TracingSettings(_Group):
+    """Traces, by OpenTelemetry's own variables; the exporter reads its others (headers, certificates) by itself."""
+
+    model_config = SettingsConfigDict(env_prefix="OTEL_", extra="ignore", frozen=True)
+
+    exporter_otlp_endpoint: str = Field(
+        "",
+        description="Collector that spans are sent to (OTLP over HTTP), such as http://localhost:4318; empty: none.",
+    )
+    traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01,
+        description="Share of requests that are traced among those that bring no traceparent of their own. One that "
+        "does is traced if its flag says so.",
+    )
+
+
 class StreamSettings(_Group):
     """The consumer runtime."""
 
@@ -408,6 +424,17 @@ class RetrainSettings(_Group):
         3, description="So many retrainings in a row for drift, without a promotion; then drift starts none."
     )
     training_max_ms: Positive = Field(6 * HOUR_MS, description="Longest time of a training job, with its repetitions.")
+    experiments: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="A new version is compared with the champion by an experiment (on), in the shadow of live traffic "
+        "without being shown (off), or by an experiment unless no experiment tracker answers (auto).",
+    )
+    tracker_wait_ms: Positive = Field(
+        10 * MINUTE_MS, description="No answer of an experiment tracker for so long: there are no experiments (auto)."
+    )
+    shadow_max_ms: Positive = Field(
+        14 * DAY_MS, description="Longest time of a comparison in the shadow; without a verdict the champion stays."
+    )
     challenged_share: Annotated[float, Field(gt=0, le=0.5)] = Field(
         0.1, description="Of all users, those who are shown a new version in its experiment."
     )
@@ -449,6 +476,7 @@ class Settings:
         "redis": RedisSettings,
         "mlflow": MlflowSettings,
         "observability": ObservabilitySettings,
+        "tracing": TracingSettings,
         "stream": StreamSettings,
         "features": FeatureSettings,
         "recommender": RecommenderSettings,
@@ -469,6 +497,7 @@ class Settings:
         self.redis = RedisSettings()
         self.mlflow = MlflowSettings()
         self.observability = ObservabilitySettings()
+        self.tracing = TracingSettings()
         self.stream = StreamSettings()
         self.features = FeatureSettings()
         self.recommender = RecommenderSettings()

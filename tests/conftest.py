@@ -31,7 +31,7 @@ hypothesis_settings.load_profile("millrace")
 ROOT = Path(__file__).resolve().parent.parent
 # Tests must see the defaults and their own values, whatever the developer's shell holds, but for choices of who
 # runs them: a broker for tests, which redis-server to run, where the data sets are.
-OUR_PREFIXES = ("KAFKA_", "REDIS_", "MLFLOW_", "MILLRACE_", "ONLINE_LEARNING_", "DRIFT_")
+OUR_PREFIXES = ("KAFKA_", "REDIS_", "MLFLOW_", "MILLRACE_", "ONLINE_LEARNING_", "DRIFT_", "OTEL_")
 GIVEN_BROKER = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
 KEPT = frozenset({"MILLRACE_STACK_REDIS", "MILLRACE_DATA"})
 # Most of a run is waiting: for servers to start, for the sessions of the killed to end. Four at once keep two cores

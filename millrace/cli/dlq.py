@@ -60,13 +60,8 @@ def command() -> None:
 def list_letters(topics: tuple[str, ...], limit: int, as_json: bool, **filters: str | None) -> None:
     """List dead letters (of all topics, if none is named), oldest first."""
     rows, left_out = [], 0
-    for choice, topic in _choices(topics, filters):
-        newest: deque[Letter] = deque(maxlen=limit)
-        found = 0
-        for letter in _read(topic, choice):
-            newest.append(letter)
-            found += 1
-        left_out += found - len(newest)
+    for newest, older in _newest(list(_choices(topics, filters)), limit):
+        left_out += older
         for letter in newest:
             if as_json:
                 click.echo(json.dumps(letter.as_json()))
@@ -185,6 +180,24 @@ def _choices(named: Sequence[str], filters: Mapping[str, str | None]) -> Iterato
             fits=None if where is None else parse(where, buried[name].message),
         )
         yield choice, buried[name]
+
+
+def _newest(choices: Sequence[tuple[Choice, Topic]], limit: int) -> Iterator[tuple[Sequence[Letter], int]]:
+    """The newest letters of each topic, oldest first, and how many older ones there are."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def read(chosen: tuple[Choice, Topic]) -> tuple[Sequence[Letter], int]:
+        choice, topic = chosen
+        newest: deque[Letter] = deque(maxlen=limit)
+        found = 0
+        for letter in _read(topic, choice):
+            newest.append(letter)
+            found += 1
+        return newest, found - len(newest)
+
+    # Side by side: for most topics it is only waiting for a connection to come and go.
+    with ThreadPoolExecutor() as readers:
+        yield from readers.map(read, choices)
 
 
 def _read(topic: Topic, choice: Choice) -> Iterator[Letter]:

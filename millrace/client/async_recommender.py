@@ -14,6 +14,7 @@ from millrace.events import build
 from millrace.events.build import RequestFields
 from millrace.events.rules import check_recommend_batch, check_recommend_request
 from millrace.settings import RecommenderClientSettings
+from millrace.stream.tracing import outgoing_metadata
 from millrace.v1.recommendation_service_pb2 import RecommendBatchRequest, RecommendRequest
 from millrace.v1.recommendation_service_pb2_grpc import RecommendationServiceStub
 
@@ -44,7 +45,9 @@ class AsyncRecommenderClient:
         request = build.request(user_id, k, **fields)
         check_recommend_request(request)
         try:
-            answer = await self._stub.Recommend(request, timeout=self._timeout_s, wait_for_ready=self._wait_for_ready)
+            answer = await self._stub.Recommend(
+                request, timeout=self._timeout_s, wait_for_ready=self._wait_for_ready, metadata=outgoing_metadata()
+            )
         except grpc.RpcError as error:
             raise explained(error, self.target, self._timeout_s) from error
         return recommendation(answer)
@@ -55,7 +58,7 @@ class AsyncRecommenderClient:
         check_recommend_batch(batch)
         try:
             answer = await self._stub.RecommendBatch(
-                batch, timeout=self._timeout_s, wait_for_ready=self._wait_for_ready
+                batch, timeout=self._timeout_s, wait_for_ready=self._wait_for_ready, metadata=outgoing_metadata()
             )
         except grpc.RpcError as error:
             raise explained(error, self.target, self._timeout_s) from error

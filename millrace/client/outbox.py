@@ -17,6 +17,7 @@ from millrace.settings import KafkaSettings
 from millrace.stream.clients import producer_config
 from millrace.stream.codec import encode
 from millrace.stream.logs import kafka_logger
+from millrace.stream.tracing import outgoing
 from millrace.stream.worker import Headers
 from millrace.topics import INTERACTIONS, ITEMS, Topic
 from millrace.v1.interaction_pb2 import Interaction
@@ -154,7 +155,11 @@ class Outbox:
             self._raise_failures()
         try:
             self._producer.produce(
-                topic.name, value=value, key=key, headers=list(headers), on_delivery=report or self._on_delivery
+                topic.name,
+                value=value,
+                key=key,
+                headers=[*headers, *outgoing()],
+                on_delivery=report or self._on_delivery,
             )
         except BufferError:
             return False

@@ -14,6 +14,7 @@ from millrace.events import build
 from millrace.events.build import RequestFields
 from millrace.events.rules import check_recommend_batch, check_recommend_request
 from millrace.settings import RecommenderClientSettings
+from millrace.stream.tracing import outgoing_metadata
 from millrace.v1.recommendation_service_pb2 import RecommendBatchRequest, RecommendRequest
 from millrace.v1.recommendation_service_pb2_grpc import RecommendationServiceStub
 
@@ -67,7 +68,9 @@ class RecommenderClient:
         request = build.request(user_id, k, **fields)
         check_recommend_request(request)
         try:
-            answer = self._stub.Recommend(request, timeout=self._timeout_s, wait_for_ready=self._wait_for_ready)
+            answer = self._stub.Recommend(
+                request, timeout=self._timeout_s, wait_for_ready=self._wait_for_ready, metadata=outgoing_metadata()
+            )
         except grpc.RpcError as error:
             raise explained(error, self.target, self._timeout_s) from error
         return recommendation(answer)
@@ -80,7 +83,9 @@ class RecommenderClient:
         batch = RecommendBatchRequest(requests=requests)
         check_recommend_batch(batch)
         try:
-            answer = self._stub.RecommendBatch(batch, timeout=self._timeout_s, wait_for_ready=self._wait_for_ready)
+            answer = self._stub.RecommendBatch(
+                batch, timeout=self._timeout_s, wait_for_ready=self._wait_for_ready, metadata=outgoing_metadata()
+            )
         except grpc.RpcError as error:
             raise explained(error, self.target, self._timeout_s) from error
         return [recommendation(response) for response in answer.responses]

@@ -12,7 +12,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammaln
 
 from millrace.errors import InvalidField
 
@@ -38,6 +37,9 @@ def log_evidence(counts: npt.ArrayLike, shares: npt.ArrayLike) -> npt.NDArray[np
     Where shares change between periods, each period has counts of its own and the logarithms add up: the product of
     such e-values is one.
     """
+    # Here, because commands that only read experiments would wait half a second for it.
+    from scipy.special import gammaln
+
     users, intended = np.asarray(counts, dtype=float), np.asarray(shares, dtype=float)
     if users.shape[-1] != intended.shape[-1]:
         raise InvalidField("shares", f"{intended.shape[-1]} of them", f"{users.shape[-1]}, one for each count")

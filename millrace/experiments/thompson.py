@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betainc, betaincinv, betaln, ndtr
 
 from millrace.errors import InvalidField
 
@@ -39,6 +38,9 @@ def bernoulli_best(clicks: npt.ArrayLike, slots: npt.ArrayLike) -> Floats:
     clicks, slots
         By arm along the last axis; earlier axes are independent experiments.
     """
+    # Here, because commands that only read experiments would wait half a second for it.
+    from scipy.special import betainc, betaincinv, betaln
+
     a = np.asarray(clicks, dtype=float) + 1
     b = np.asarray(slots, dtype=float) - a + 2
     if (a < 1).any() or (b < 1).any():
@@ -56,6 +58,8 @@ def gaussian_best(means: npt.ArrayLike, errors: npt.ArrayLike) -> Floats:
 
     For money and other outcomes that are no yes or no.
     """
+    from scipy.special import ndtr
+
     mean, error = np.asarray(means, dtype=float), np.asarray(errors, dtype=float)
     if not (error > 0).all():
         raise InvalidField("errors", str(errors), "above 0")

@@ -12,6 +12,7 @@ from millrace.settings import KafkaSettings
 from millrace.stream import logs
 from millrace.stream.clients import producer_config
 from millrace.stream.codec import encode
+from millrace.stream.tracing import TRACES
 from millrace.stream.worker import Headers
 from millrace.topics import Topic
 
@@ -72,6 +73,8 @@ class FencedProducer:
             self._producer.begin_transaction()
             for topic, key, message in records:
                 value, headers = (None, []) if message is None else encode(message)
+                if message is not None:
+                    headers += TRACES.made(topic.name, message)
                 self._produce(self._producer, topic, key, value, headers)
             self._producer.commit_transaction(TIMEOUT_S)
         except KafkaException as error:

@@ -19,6 +19,7 @@ from millrace.stream.clients import producer_config
 from millrace.stream.codec import encode
 from millrace.stream.dead_letters import dead_letter_headers
 from millrace.stream.progress import Parcel
+from millrace.stream.tracing import TRACES
 from millrace.stream.worker import Headers, Record
 from millrace.topics import Topic
 
@@ -79,10 +80,13 @@ class KafkaOutput:
             The queue to the broker is full and stays so, or the producer has failed.
         """
         value, headers = (None, []) if message is None else encode(message)
+        if message is not None:
+            headers += TRACES.made(topic.name, message)
         self._send(topic.name, key.encode(), value, headers, -1 if partition is None else partition)
 
     def reject(self, record: Record, error: Exception, attempts: int = 1) -> None:
         """Send the record to its dead-letter topic with the reason, once the batch is through."""
+        TRACES.rejected(record, error)
         self._rejected.append((record, error, attempts))
 
     def settle(self) -> None:

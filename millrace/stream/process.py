@@ -11,6 +11,7 @@ from millrace.stream import logs
 from millrace.stream.http import serve_health
 from millrace.stream.runtime import Runtime
 from millrace.stream.shutdown import Shutdown
+from millrace.stream.tracing import TRACES
 from millrace.stream.worker import Worker
 
 log = structlog.stdlib.get_logger(__name__)
@@ -27,6 +28,7 @@ def run_worker(worker: Worker, settings: Settings) -> None:
     try:
         runtime = _make(worker, settings)
         with (
+            TRACES.exported(settings.tracing, worker.name),
             serve_health(settings.observability, worker.name, runtime.readiness),
             Shutdown(runtime.stop, drain_timeout_s),
         ):

@@ -32,6 +32,7 @@ from millrace.stream.output import KafkaOutput
 from millrace.stream.progress import Progress
 from millrace.stream.status import Snapshot, Status, Watch
 from millrace.stream.telemetry import Telemetry
+from millrace.stream.tracing import TRACES
 from millrace.stream.transactions import TransactionalOutput, TransactionalWorker
 from millrace.stream.worker import Assignment, Partition, Worker
 
@@ -166,11 +167,13 @@ class Runtime:
     def _take(self, batch: Batch) -> None:
         """Hand the batch to the worker."""
         began = self._clock.monotonic()
-        if batch.records:
-            handle(self._worker, batch.records, self._output)
-            self._backoff.reset()
-        for undecodable in batch.refused:
-            self._output.reject(undecodable.record, undecodable.reason)
+        refused = [undecodable.record for undecodable in batch.refused]
+        with TRACES.taking(self._worker.name, batch.records + refused if refused else batch.records):
+            if batch.records:
+                handle(self._worker, batch.records, self._output)
+                self._backoff.reset()
+            for undecodable in batch.refused:
+                self._output.reject(undecodable.record, undecodable.reason)
         done = self._clock.monotonic()
         if batch.counts:
             self._telemetry.batch(batch.counts, done - began, batch.newest_ms)

@@ -1,4 +1,4 @@
-"""In front of every request: its id, a bound on how many are under way, and what is measured of it."""
+"""In front of every request: its id, its trace, a bound on how many are under way, and what is measured of it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from prometheus_client import Counter, Histogram
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from millrace.stream.tracing import TRACES, checked
 from services.gateway import metrics
 from services.gateway.problems import INTERNAL, OVERLOADED, Problem, respond
 
@@ -19,6 +20,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 HEADER = "X-Request-ID"
 _METHODS = ("GET", "POST")
+# Pages of the console and probes are no part of what happens to a click.
+_TRACED = "/api/v1/"
 # What comes back in a header and stands in logs: printable, no space, no more than a line.
 _ACCEPTED = re.compile(rb"[\x21-\x7e]{1,128}")
 
@@ -53,7 +56,8 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
         began = time.perf_counter()
-        request_id = scope["request_id"] = _id(scope)
+        request_id, given = _named(scope)
+        scope["request_id"] = request_id
         status = 0
 
         async def sending(message: Message) -> None:
@@ -71,7 +75,7 @@ class Front:
                 problem = Problem(OVERLOADED, f"{self._concurrent_max} requests are under way")
                 await respond(problem, request_id)(scope, receive, sending)
             else:
-                await self._answer(scope, receive, sending)
+                await self._traced(scope, receive, sending, given)
         finally:
             self._under_way -= 1
             # A caller may make paths and methods up; a label for each would have no bound.
@@ -90,6 +94,26 @@ class Front:
             )
         return found
 
+    async def _traced(self, scope: Scope, receive: Receive, send: Send, given: bytes | None) -> None:
+        """Answer, as a part of a trace."""
+        if not scope["path"].startswith(_TRACED):
+            await self._answer(scope, receive, send)
+            return
+        with TRACES.request(scope["method"], given) as span:
+            if span is None:
+                await self._answer(scope, receive, send)
+                return
+
+            async def sending(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    span.set_attribute("http.response.status_code", message["status"])
+                await send(message)
+
+            await self._answer(scope, receive, sending)
+            route = getattr(scope.get("route"), "path", "")
+            span.update_name(f"{scope['method']} {route}".rstrip())
+            span.set_attributes({"http.request.method": scope["method"], "http.route": route})
+
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
@@ -98,8 +122,12 @@ class Front:
             log.exception(INTERNAL.title, method=scope["method"], path=scope["path"], request_id=scope["request_id"])
 
 
-def _id(scope: Scope) -> str:
+def _named(scope: Scope) -> tuple[str, bytes | None]:
+    """The request's id, and the sampled trace context that it came with."""
+    request_id, given = "", None
     for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            return value.decode() if _ACCEPTED.fullmatch(value) else uuid.uuid4().hex
-    return uuid.uuid4().hex
+        if name == b"x-request-id" and _ACCEPTED.fullmatch(value):
+            request_id = value.decode()
+        elif name == b"traceparent":
+            given = checked(value)
+    return request_id or uuid.uuid4().hex, given

@@ -16,6 +16,7 @@ from millrace.settings import GatewaySettings, Settings
 from millrace.stream.http import serve_health
 from millrace.stream.shutdown import Shutdown
 from millrace.stream.threads import Indispensable
+from millrace.stream.tracing import TRACES
 from services.gateway.app import create_app
 from services.gateway.parts import Parts
 from services.gateway.protocol import BoundedProtocol
@@ -77,6 +78,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
         server.should_exit = True
 
     with (
+        TRACES.exported(settings.tracing, PROCESS),
         Indispensable(ask_to_stop),
         Shutdown(ask_to_stop, drain_s),
         serve_health(settings.observability, PROCESS, parts.readiness, http=address),

@@ -11,6 +11,7 @@ from millrace.settings import KafkaSettings
 from millrace.stream import logs
 from millrace.stream.clients import producer_config
 from millrace.stream.codec import encode
+from millrace.stream.tracing import outgoing
 from millrace.topics import IMPRESSIONS
 from millrace.v1.impression_pb2 import Impression
 from services.recommender import metrics
@@ -45,7 +46,11 @@ class ImpressionLog:
         value, headers = encode(impression)
         try:
             self._producer.produce(
-                IMPRESSIONS.name, value=value, key=impression.user_id, headers=list(headers), on_delivery=_count_failure
+                IMPRESSIONS.name,
+                value=value,
+                key=impression.user_id,
+                headers=[*headers, *outgoing()],
+                on_delivery=_count_failure,
             )
         except BufferError:
             metrics.IMPRESSIONS_DROPPED.labels("queue full").inc()

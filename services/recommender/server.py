@@ -29,6 +29,7 @@ from millrace.stream.backoff import Backoff
 from millrace.stream.http import Readiness, serve_health
 from millrace.stream.shutdown import Shutdown
 from millrace.stream.threads import Indispensable
+from millrace.stream.tracing import TRACES
 from millrace.topics import INTERACTIONS
 from millrace.v1.recommendation_service_pb2 import DESCRIPTOR as RECOMMENDATION
 from millrace.v1.recommendation_service_pb2 import (
@@ -241,6 +242,7 @@ async def _serve(settings: Settings, share_port: bool) -> None:
     with Indispensable(ask_to_stop):
         server = RecommenderServer(settings, share_port)
         with (
+            TRACES.exported(settings.tracing, PROCESS),
             Shutdown(ask_to_stop, settings.recommender.drain_timeout_ms / 1000),
             serve_health(settings.observability, PROCESS, server.readiness, grpc=server.address),
         ):

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 import grpc
 
@@ -13,6 +14,7 @@ from millrace.errors import InfrastructureError, InvalidField
 from millrace.events.rules import check_recommend_batch, check_recommend_request
 from millrace.features.user_state import UserState
 from millrace.settings import RecommenderSettings
+from millrace.stream.tracing import TRACES, sampled
 from millrace.v1.impression_pb2 import AnswerStatus, Fallback
 from millrace.v1.recommendation_service_pb2 import (
     RecommendBatchRequest,
@@ -99,7 +101,8 @@ class RecommendationService:
             if request is None:
                 raise InvalidField("request", "not protobuf", "a millrace.v1.RecommendRequest")
             check_recommend_request(request)
-            response = await self._answer(request, started, deadline, alone=True)
+            with _in_trace("Recommend", context):
+                response = await self._answer(request, started, deadline, alone=True)
         except BaseException as error:
             await self._fail("Recommend", context, error)
             raise
@@ -119,11 +122,12 @@ class RecommendationService:
             if request is None:
                 raise InvalidField("request", "not protobuf", "a millrace.v1.RecommendBatchRequest")
             check_recommend_batch(request)
-            # Started together, so that one pipeline reads all users.
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._answer(one, started, deadline, alone=False)) for one in request.requests
-                ]
+            with _in_trace("RecommendBatch", context):
+                # Started together, so that one pipeline reads all users.
+                async with asyncio.TaskGroup() as group:
+                    tasks = [
+                        group.create_task(self._answer(one, started, deadline, alone=False)) for one in request.requests
+                    ]
         except BaseException as error:
             await self._fail("RecommendBatch", context, error)
             raise
@@ -214,6 +218,10 @@ class RecommendationService:
     def _count(method: str, started: float) -> None:
         _OK[method].inc()
         _SECONDS[method].observe(time.perf_counter() - started)
+
+
+def _in_trace(method: str, context: AnyContext) -> AbstractContextManager[object]:
+    return TRACES.request(method, sampled(context.invocation_metadata() or ()))
 
 
 def _micros_since(started: float) -> int:

@@ -404,6 +404,8 @@ def test_who_settles_later_replaces_who_settles_now(env: Mapping[str, str], topi
         (("tail", "--help"), HEAVY | BROKER - {"pydantic"}),
         (("lag", "--over", "0", "-g", "lag-group"), HEAVY),
         (("dlq", "ls"), HEAVY),
+        (("experiments", "list"), HEAVY - {"numpy"}),
+        (("retrain", "status"), HEAVY - {"numpy"}),
     ],
 )
 def test_commands_answer_at_once_because_they_import_little(
