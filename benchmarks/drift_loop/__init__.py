@@ -13,5 +13,6 @@
 =================== ==================================================================================================
 
 What is different from production: there is no broker, no registry and no clock but the world's, jobs take no time, and
-the gate on answers in random order (decision 15) is asked nothing: it refuses for want of answers, and is overridden.
+a version that passed the gates of its training gets its experiment at once: a person overrides the gate on answers in
+random order, which would send it into the shadow first (decision 25).
 """

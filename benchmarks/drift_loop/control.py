@@ -45,6 +45,7 @@ from workers.drift_detector.watched import Watched
 
 SETTLE_SLACK_MS = 5 * MINUTE_MS
 """As the detector's worker has it."""
+OVERRIDE = "simulated: too few answers in random order in so few days"
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ class Control:
                 self._write(present, REJECTED, why or "no decision in time", now_ms)
 
     def _challenge(self, present: Retraining, now_ms: int) -> None:
-        """Give the version its experiment: too few answers in random order are known, as the record says."""
+        """Give the version its experiment, as a person would who does not wait for the shadow (decision 25)."""
         given = challenge.definition_of(self.ledger.model_name, present, self.settings.retrain.challenged_share)
         gate = judge(
             GateEvidence(
@@ -225,7 +226,9 @@ class Control:
                 refusal="nothing was measured",
             )
         )
-        for command in challenge.commands(present, given, gate, now_ms):
+        commands = challenge.commands(present, given, gate, now_ms)
+        commands[-1].start_experiment.override_reason = OVERRIDE
+        for command in commands:
             self._tracker.command(command, {self.ledger.model_name: self.ledger}, now_ms)
         self._have_served(present.version)
         self.serving.experiment = self._tracker.experiments[given.experiment_id]

@@ -29,8 +29,9 @@ online; there it becomes four, with the same shoppers. *Outcomes* are slots that
 Not as by default: versions that drift starts are trained on the last {_WINDOW_H} hours, after {_COLLECT_H} hours of
 collecting (by default four weeks and one hour: of these a new world would be one part in 600), and their experiment
 takes all users, half of whom see the version (by default a tenth each, which takes five times as many outcomes). Jobs
-take no time. The gate on answers in random order knows too little, and is overridden, as in
-production. Medians are of the worlds that got there.
+take no time. A person overrides the gate on answers in random order, which knows too little after days: by itself
+production would compare in the shadow, and then show the version to a hundredth of the users (decision 25). Medians are
+of the worlds that got there.
 """
 
 _GLOBO = f"""\
