@@ -130,7 +130,7 @@ def _broker_ms(kafka: KafkaSettings) -> float:
         consumer_config(kafka, "benchmark") | {"fetch.wait.max.ms": settings().stream.fetch_wait_ms},
         logger=logs.kafka_logger(),
     )
-    samples = []
+    samples: list[float] = []
     try:
         partitions = consumer.list_topics(INTERACTIONS.name, timeout=10).topics[INTERACTIONS.name].partitions
         places = [TopicPartition(INTERACTIONS.name, number) for number in partitions]

@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from threading import Event, Thread
+from typing import Any
 
 import grpc
 
@@ -97,10 +99,15 @@ def _go_back(at: Servers, recommender: Process, checkpoints: list[ModelEvent]) -
             ask(at.kafka, StreamSettings(), MODEL, command, timeout_s=ASK_TIMEOUT_S)
             asked[command.command_id] = sequence
             # The answers after it are part of the measurement; this one is there also if who asks is held up.
-            recommender.wait_ready(lambda state, wanted=sequence: bool(state["learner_sequence"] == wanted))
+            recommender.wait_ready(partial(_serves, sequence))
             stub.Recommend(RecommendRequest(user_id="probe", k=1), timeout=ASK_TIMEOUT_S)
             time.sleep(PAUSE_S)
     return asked
+
+
+def _serves(sequence: int, state: dict[str, Any]) -> bool:
+    """Of what a recommender says: whether it ranks with the checkpoint of this sequence."""
+    return bool(state["learner_sequence"] == sequence)
 
 
 def _delays_ms(at: Servers, asked: Mapping[str, int]) -> Iterator[float]:
