@@ -69,6 +69,10 @@ screenshots: $(READY) $(GENERATED) browser ## Pictures of the console of a runni
 test-system: $(READY) $(GENERATED) browser ## Tests that need ../shared or Debian packages
 	@$(BIN)/python -m pytest -m system $(ARGS)
 
+.PHONY: chaos
+chaos: $(READY) $(GENERATED) ## Kill the orchestrator sixty times with -9, in every state of a retraining (ten minutes)
+	@KILLS=60 $(BIN)/python -m pytest -s tests/chaos/test_orchestrator_kills.py $(ARGS)
+
 .PHONY: lint
 lint: $(READY) $(GENERATED) ## Format, lint and type checks
 	@$(BIN)/ruff format --check .

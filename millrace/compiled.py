@@ -44,3 +44,12 @@ def compiled(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, 
     where other threads are busy.
     """
     return cast(Callable[_Parameters, _Result], numba.njit(cache=True, error_model="numpy")(function))
+
+
+def inlined(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """The same, written out where compiled functions call it: for what a loop does at each step.
+
+    Where a call stays a call, or may become one, numba counts references to every array that it passes: the loop takes
+    twice as long, also where the step is not gone through.
+    """
+    return cast(Callable[_Parameters, _Result], numba.njit(cache=True, error_model="numpy", inline="always")(function))

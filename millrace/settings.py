@@ -424,6 +424,17 @@ class RetrainSettings(_Group):
         3, description="So many retrainings in a row for drift, without a promotion; then drift starts none."
     )
     training_max_ms: Positive = Field(6 * HOUR_MS, description="Longest time of a training job, with its repetitions.")
+    experiments: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="A new version is compared with the champion by an experiment (on), in the shadow of live traffic "
+        "without being shown (off), or by an experiment unless no experiment tracker answers (auto).",
+    )
+    tracker_wait_ms: Positive = Field(
+        10 * MINUTE_MS, description="No answer of an experiment tracker for so long: there are no experiments (auto)."
+    )
+    shadow_max_ms: Positive = Field(
+        14 * DAY_MS, description="Longest time of a comparison in the shadow; without a verdict the champion stays."
+    )
     challenged_share: Annotated[float, Field(gt=0, le=0.5)] = Field(
         0.1, description="Of all users, those who are shown a new version in its experiment."
     )

@@ -15,7 +15,7 @@ from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
 from millrace.ranking.first import first_ranker
 from millrace.ranking.model import Vector
 from millrace.v1.common_pb2 import Position
-from millrace.v1.impression_pb2 import Impression, Slot
+from millrace.v1.impression_pb2 import AnswerStatus, Fallback, Impression, Slot
 from millrace.v1.model_pb2 import ModelUpdate, ParameterUpdate
 from millrace.v1.outcome_pb2 import DecidedSlot, ImpressionOrigin, Label, Outcome
 
@@ -49,6 +49,21 @@ def outcomes(count: int, seed: int = 1, users: int = 50, slots: int = 5) -> Iter
                 for place, (row, positive) in enumerate(zip(features.tolist(), clicked.tolist(), strict=True))
             ],
         )
+
+
+def served(
+    count: int, away: float, users: int = 400, seed: int = 1, version: str = "1", model: str = "ranker"
+) -> Iterator[Outcome]:
+    """Outcomes of answers of a version whose scores are ``away`` from the truth, in log-odds."""
+    weights = truth(7)
+    for outcome in outcomes(count, seed, users):
+        shown = outcome.impression
+        shown.model_name, shown.model_version = model, version
+        shown.status, shown.fallback = AnswerStatus.ANSWER_STATUS_OK, Fallback.FALLBACK_NONE
+        for decided in outcome.slots:
+            odds = float(np.dot(np.array(decided.slot.features), weights)) + away
+            decided.slot.score = 1 / (1 + np.exp(-odds))
+        yield outcome
 
 
 class PublishedLine:

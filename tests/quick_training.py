@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -15,6 +16,7 @@ from millrace.settings import home, settings
 from workers.retrain_orchestrator.jobs import END_WITH_STDIN, NOT_ENOUGH, end_with_stdin
 
 WAITS, TOO_EARLY = "waits to be ended", "too early"
+HAS_TO_BE_KILLED = "QUICK_TRAINING_HAS_TO_BE_KILLED"
 
 
 @click.command()
@@ -23,14 +25,14 @@ WAITS, TOO_EARLY = "waits to be ended", "too early"
 @click.option("--reason", required=True)
 @click.option(END_WITH_STDIN, "with_stdin", is_flag=True)
 def main(model: str, job: str, reason: str, with_stdin: bool) -> None:
-    """A job that is started for the first time waits to be ended; the next time it makes a version, as if it passed."""
+    """Makes a version, as if it passed; where ``HAS_TO_BE_KILLED`` is set, only when it is started a second time."""
     assert with_stdin
     end_with_stdin()
     if TOO_EARLY in reason:
         click.echo('{"problem": "there is nothing yet"}')
         sys.exit(NOT_ENOUGH)
     before = home() / f"{job}.began"
-    if not before.exists():
+    if HAS_TO_BE_KILLED in os.environ and not before.exists():
         before.touch()
         click.echo(WAITS, err=True)
         signal.pause()

@@ -204,7 +204,7 @@ def _without(ablation: Without, results: Results, differences: Differences) -> I
         return
     yield "| without | n | HR | adds | MRR | adds |\n|---|---|---|---|---|---|"
     yield _line("nothing", f"{everything['n']:,}", _rate(everything, "hr"), "", _rate(everything, "mrr"), "")
-    for part in PARTS:
+    for part in ablation.parts:
         name = ablation.row(part)
         row = results.rows.get(name)
         if row is None:

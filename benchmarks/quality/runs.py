@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from millrace.evaluation.parts import PARTS
+from millrace.evaluation.parts import LABELS, PARTS
 
 DATA = "$MILLRACE_DATA"
 """Stands in commands for the folder of the data sets."""
 
+_ML_100K = "--dataset ml-100k --protocol flurs -k 10"
 _SERENADE = (
     f"--train {DATA}/serenade-toy/train.txt --test {DATA}/serenade-toy/test.txt --format tsv --time-unit s "
     "--map user=SessionId,item=ItemId,time=Time,session=SessionId --protocol serenade"
@@ -19,6 +20,8 @@ _DIGINETICA = f"--events {DATA}/diginetica --format sessions --protocol ader"
 _GLOBO = "--dataset globo --warm-up 60000"
 TUNED = ".tuned"
 _TUNE = "--every 5 --budget 24"
+# Every fiftieth of the 630,000 questions of diginetica are as many as every fifth of the others'.
+_TUNE_LARGE = "--every 50 --budget 24"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +79,24 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Without:
-    """The same run with everything, and without each part of the recommender."""
+    """The same run with everything, and without each part of the recommender that the data has something for."""
 
     name: str
     title: str
     arguments: str
+    labelled: bool = False
+    """Whether the data has a catalogue that labels items."""
 
     def runs(self) -> Iterator[Run]:
         """A row for everything, then one for each part."""
         yield Run(self.everything, f"{self.title}, with everything", self.arguments)
-        for part in PARTS:
+        for part in self.parts:
             yield Run(self.row(part), f"{self.title}, without {part}", f"{self.arguments} --without {part}")
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the parts."""
+        return [part for part in PARTS if self.labelled or part != LABELS]
 
     @property
     def everything(self) -> str:
@@ -99,7 +109,7 @@ class Without:
 
 
 HEADLINES: Sequence[Run] = (
-    Run("ml-100k.flurs", "ml-100k, flurs", "--dataset ml-100k --protocol flurs -k 10"),
+    Run("ml-100k.flurs", "ml-100k, flurs", _ML_100K),
     Run("serenade", "serenade-toy, serenade", _SERENADE),
     Run("globo.first-300k", "globo, first 300,000 clicks", f"{_GLOBO} --limit 300000"),
     Run("diginetica.weekly", "diginetica, ader, learning weekly", f"{_DIGINETICA} --lag period"),
@@ -130,6 +140,7 @@ SERIES: Sequence[Series] = (
 )
 
 ABLATIONS: Sequence[Without] = (
+    Without("ml-100k", "ml-100k, flurs", _ML_100K, labelled=True),
     Without("serenade", "serenade-toy, serenade", _SERENADE),
     Without("globo", "globo, first 300,000 clicks", f"{_GLOBO} --limit 300000 --every 5"),
     Without("diginetica", "diginetica, ader, learning weekly", f"{_DIGINETICA} --lag period --every 10"),
@@ -163,7 +174,12 @@ RECOMMEND_US = Aim("recommend_us_p90", "VMIS-kNN in Rust 66 µs", 500.0, 150.0)
 def all_runs() -> list[Run]:
     """Every row, quick ones first."""
     tuned = [
-        Run(run.name + TUNED, f"{run.title}, settings tuned on its past", run.arguments, _TUNE)
+        Run(
+            run.name + TUNED,
+            f"{run.title}, settings tuned on its past",
+            run.arguments,
+            _TUNE_LARGE if run.name.startswith("diginetica") else _TUNE,
+        )
         for run in HEADLINES
         if run.name in _TUNABLE
     ]
@@ -182,7 +198,7 @@ def pairs() -> list[tuple[str, str]]:
         live, *late = series.rows()
         found += [(live, one) for one in late]
     for ablation in ABLATIONS:
-        found += [(ablation.everything, ablation.row(part)) for part in PARTS]
+        found += [(ablation.everything, ablation.row(part)) for part in ablation.parts]
     return found
 
 

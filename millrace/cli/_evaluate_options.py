@@ -15,11 +15,12 @@ from millrace.errors import MillraceError
 from millrace.evaluation.parts import PARTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from millrace.evaluation.stream import EventStream
     from millrace.events.columns import TimeUnit
     from millrace.events.files import Format
+    from millrace.v1.item_pb2 import Item
 
 Command = TypeVar("Command", bound=Callable[..., object])
 PROTOCOLS = ("next-in-session", "next-item", "flurs", "ader", "serenade")
@@ -71,6 +72,12 @@ class Data(_Options):
             "--type", "default_type", default="click", show_default=True, help="What was done, if no column says it."
         ),
         click.option("--time-unit", type=click.Choice(["auto", "s", "ms", "iso"]), default="auto", show_default=True),
+        click.option(
+            "--items",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            help="What is known of the items: catalogue entries, a line of JSON each, as millrace produce --items has "
+            "them. Known data sets have their own.",
+        ),
         click.option("--limit", type=click.IntRange(min=1), help="Only this many events, counted from the beginning."),
     )
 
@@ -82,14 +89,17 @@ class Data(_Options):
     mapping: str
     default_type: str
     time_unit: TimeUnit
+    items: Path | None
     limit: int | None
 
     def read(self, protocol: str) -> EventStream:
         """The events that a protocol takes. Raises MillraceError."""
         from millrace.evaluation.protocols import kept
-        from millrace.evaluation.stream import select
+        from millrace.evaluation.stream import select, with_catalogue
 
         stream = self._all()
+        if self.items is not None:
+            stream = with_catalogue(stream, _catalogue(self.items))
         for note in stream.notes:
             click.echo(note, err=True)
         return select(stream, lambda event: kept(protocol, event), self.limit)
@@ -123,6 +133,21 @@ class Data(_Options):
         columns = parse_columns(self.mapping, self.default_type, self.time_unit)
         with events_bar("reading " + " + ".join(one.name for one in paths), None) as step:
             return read_files(paths, self.form or format_of(paths[0]), columns, step)
+
+
+def _catalogue(path: Path) -> Iterator[Item]:
+    """The catalogue entries in a file. Raises MillraceError with the line."""
+    from millrace.errors import InvalidField
+    from millrace.events.files import read_rows
+    from millrace.events.jsonl import read_item
+
+    for number, row in read_rows(path, "jsonl"):
+        try:
+            if isinstance(row, InvalidField):
+                raise row
+            yield read_item(row)
+        except InvalidField as error:
+            raise MillraceError(f"{path}, line {number}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

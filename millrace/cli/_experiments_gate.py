@@ -48,15 +48,17 @@ def measured(
     return measure_versions(values.kafka, values.stream, values.mlflow, model_name, champion, versions, last_ms)
 
 
-def print_gate(gate: Gate) -> None:
-    """The verdict, and the figures behind it."""
-    from millrace.experiments.gate import FAILED, PASSED, REFUSED
+def print_gate(gate: Gate, started: bool = False) -> None:
+    """The verdict, and the figures behind it; of an experiment that was ``started``, also why it could be."""
+    from millrace.experiments.gate import FAILED, PASSED, REFUSED, UNKNOWN_SHARE
 
     evidence = gate.evidence
     said = {PASSED: "passes the gate", FAILED: "fails at the gate", REFUSED: "is refused at the gate"}[gate.verdict]
     click.echo(f"version {evidence.model_version} {said}: {gate.reason}")
     if gate.override_reason:
         click.echo(f"started all the same by {gate.overridden_by}: {gate.override_reason}")
+    elif started and gate.verdict == REFUSED:
+        click.echo(f"shown to at most {UNKNOWN_SHARE:.0%} of all users, as a version may of which too little is known")
     if not evidence.version:
         return
     click.echo(

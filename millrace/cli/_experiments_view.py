@@ -72,7 +72,7 @@ def print_one(experiment: Experiment, truths: Mapping[str, Truth]) -> None:
     for sentence in allocated(experiment):
         click.echo(sentence)
     for gate in experiment.gates:
-        print_gate(gate)
+        print_gate(gate, started=True)
     by_name = {figures.name: figures for figures in experiment.figures}
     rows = []
     for arm in definition.arms:

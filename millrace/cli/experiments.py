@@ -309,7 +309,7 @@ def _say(record: Experiment, done: str, as_json: bool) -> None:
     else:
         click.echo(f"{record.definition.experiment_id} is {done}")
         for gate in record.gates:
-            print_gate(gate)
+            print_gate(gate, started=True)
 
 
 def _read() -> dict[str, Experiment]:

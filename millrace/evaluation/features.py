@@ -9,8 +9,9 @@ is different: nothing expires, and an event is in the features at once, not afte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 
 from millrace.evaluation.items import MemoryItems
 from millrace.evaluation.stream import Event
@@ -26,6 +27,11 @@ from millrace.v1.interaction_pb2 import InteractionType
 class MemoryFeatures:
     """Users, items and the lists of popular items after the events taken so far.
 
+    Parameters
+    ----------
+    labels
+        Of items, where a catalogue says them before there are events (``millrace.ranking.labels``).
+
     Attributes
     ----------
     corpus
@@ -38,7 +44,12 @@ class MemoryFeatures:
         Of each user's newest event: what a request would know.
     """
 
-    def __init__(self, settings: FeatureSettings, recommender: RecommenderSettings) -> None:
+    def __init__(
+        self,
+        settings: FeatureSettings,
+        recommender: RecommenderSettings,
+        labels: Mapping[str, list[int]] = MappingProxyType({}),
+    ) -> None:
         self.corpus = Corpus.empty(settings, recommender)
         self.table, self.popular = self.corpus.table, self.corpus.popular
         self.users = MemoryUsers(settings)
@@ -46,7 +57,7 @@ class MemoryFeatures:
         self.circumstances: dict[str, Circumstances] = {}
         self._intake = EventIntake(self.corpus)
         self._backward_weight = settings.backward_weight
-        self._items = MemoryItems(settings, self.table)
+        self._items = MemoryItems(settings, self.table, labels)
 
     def take(self, event: Event) -> bool:
         """Take the next event of the log; whether it counts."""
@@ -78,9 +89,9 @@ class MemoryFeatures:
                 self._items.follow(item_id, earlier, self._backward_weight / distance, at_ms)
         self._intake.take(event)
 
-    def offer(self, item_id: str, published_ms: int) -> None:
-        """An item is on sale, new since ``published_ms``; to be called before any event with it."""
-        self._items.publish(item_id, published_ms)
+    def offer(self, item_id: str, published_ms: int, labels: Sequence[int] = ()) -> None:
+        """An item is on sale, new since ``published_ms``, with these labels; to be called before any event with it."""
+        self._items.publish(item_id, published_ms, labels)
 
     def withdraw(self, item_id: str) -> None:
         """An item is not on sale any more: nobody gets it as an answer."""

@@ -8,7 +8,7 @@ click and are read far less often.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from math import exp2
 
 import numpy as np
@@ -53,8 +53,8 @@ class MemoryItem:
 class MemoryItems:
     """All items. ``write`` and ``write_neighbours`` bring the table up to date."""
 
-    def __init__(self, settings: FeatureSettings, table: ItemTable) -> None:
-        self._table = table
+    def __init__(self, settings: FeatureSettings, table: ItemTable, labels: Mapping[str, list[int]]) -> None:
+        self._table, self._labels = table, labels
         self._short_ms, self._long_ms = settings.half_life_short_ms, settings.half_life_long_ms
         self._half_life_ms = settings.neighbour_half_life_ms
         self._kept = settings.neighbours_kept
@@ -94,9 +94,10 @@ class MemoryItems:
             self._trim(item)
         self._followed.add(item.row)
 
-    def publish(self, item_id: str, published_ms: int) -> None:
+    def publish(self, item_id: str, published_ms: int, labels: Sequence[int]) -> None:
         """The catalogue has an item, new since ``published_ms``; to be called before anything happens to it."""
         item = self._item(item_id)
+        self._table.label(item.row, list(labels))
         item.first_ms = published_ms
         self._table.catalogued[item.row] = True
         self._changed.add(item)
@@ -162,6 +163,8 @@ class MemoryItems:
         if item is None:
             row = self._table.row_for(item_id)
             item = self._items[item_id] = self._by_row[row] = MemoryItem(row)
+            if item_id in self._labels:
+                self._table.label(row, self._labels[item_id])
             if row >= len(self._weights):
                 self._weights = np.concatenate((self._weights, np.zeros_like(self._weights)))
                 self._followers = np.concatenate((self._followers, np.zeros_like(self._followers)))

@@ -17,6 +17,7 @@ import numpy as np
 from millrace.evaluation.lag import parse_lag
 from millrace.evaluation.late import LateRecommender
 from millrace.events import build
+from millrace.ranking.labels import labels_of
 from millrace.settings import Settings
 from millrace.simulation.catalogue import Change
 from millrace.simulation.days import DAY_S, Days, Front, Visit
@@ -61,7 +62,7 @@ class RecommendedPages:
         self._numbers = count()
         for row in range(len(world.catalogue)):
             entry = world.catalogue.entry(row)
-            recommender.memory.offer(entry.item_id, entry.published_at_ms)
+            recommender.memory.offer(entry.item_id, entry.published_at_ms, labels_of(entry))
 
     def page(self, visit: Visit, ask: Ask, now_s: float) -> Page:
         """Ask for a page."""
@@ -87,7 +88,7 @@ class RecommendedPages:
     def changed(self, change: Change) -> None:
         """An item went, another came."""
         self._recommender.memory.withdraw(change.gone.item_id)
-        self._recommender.memory.offer(change.came.item_id, change.came.published_at_ms)
+        self._recommender.memory.offer(change.came.item_id, change.came.published_at_ms, labels_of(change.came))
 
 
 class PopularPages:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-POPULARITY, REPEATS, LEARNING = "popularity", "repeats", "learning"
+POPULARITY, LABELS, REPEATS, LEARNING = "popularity", "labels", "repeats", "learning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ PARTS: Mapping[str, Part] = {
         ("trending_items",),
     ),
     "context": Part("how popular an item is by device, region, referrer and so on", ("context_*",)),
+    LABELS: Part("how far an item's labels in the catalogue are to the user's taste", ("taste*",)),
     REPEATS: Part("the user's own items, as candidates, and what the user has seen", ("seen*", "newest")),
     LEARNING: Part("the ranker learns; without, the first one stays as it is"),
 }

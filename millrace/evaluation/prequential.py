@@ -113,7 +113,7 @@ class Prequential:
         self._every = every
         self._seed = seed
         self._random = np.random.default_rng(seed)
-        self.memory = MemoryFeatures(settings.features, settings.recommender)
+        self.memory = MemoryFeatures(settings.features, settings.recommender, stream.labels)
         self._learns = ablation.learns
         self._questioner = Questioner(self.memory, settings.features, settings.recommender, k, self._random, ablation)
         self._sampled = SampledRanks(self.memory, settings, negatives, seed, ablation) if negatives else None

@@ -12,7 +12,7 @@ tries some look good by chance: how good the choice is, only events that did not
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from millrace.errors import MillraceError
@@ -208,6 +208,10 @@ def _gain(before: Blocks, after: Blocks) -> Gain:
 
 def _first(stream: EventStream, end: int, tested_from: int) -> EventStream:
     events = stream.events[:end]
-    return EventStream(
-        stream.name, events, [0, *(at for at in stream.starts if 0 < at < end)], tested_from, checksum(events)
+    return replace(
+        stream,
+        events=events,
+        starts=[0, *(at for at in stream.starts if 0 < at < end)],
+        tested_from=tested_from,
+        checksum=checksum(events, stream.labels),
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, TypeAlias
 
 from millrace.errors import InvalidField, MillraceError
 from millrace.events.columns import SECONDS_BELOW, Columns, as_number, check_header
@@ -19,6 +20,8 @@ from millrace.events.files import Format, NumberedRow, header_of, read_rows
 from millrace.events.sources import Source
 from millrace.features.event_intake import TakenEvent
 from millrace.ranking.circumstances import Circumstances, circumstances
+from millrace.ranking.labels import labels_of
+from millrace.v1.item_pb2 import Item
 
 
 class Event(TakenEvent, Protocol):
@@ -42,6 +45,9 @@ class Happened(NamedTuple):
     context: Circumstances = ()
 
 
+Labels: TypeAlias = Mapping[str, list[int]]
+
+
 @dataclass(frozen=True)
 class EventStream:
     """Events in order.
@@ -60,6 +66,8 @@ class EventStream:
         Of the events, to tell whether a run can go on.
     notes
         What was done to the files' rows, for people.
+    labels
+        Of the items that a catalogue labels, the numbers of their labels (``millrace.ranking.labels``).
     """
 
     name: str
@@ -68,6 +76,7 @@ class EventStream:
     tested_from: int
     checksum: str
     notes: Sequence[str] = field(default=())
+    labels: Labels = field(default_factory=dict, repr=False)
 
 
 def _silent() -> None:
@@ -145,7 +154,8 @@ def read_source(
         while period_ms and event.occurred_at_ms - events[0].occurred_at_ms >= len(parts) * period_ms:
             parts.append([])
         parts[-1].append(event)
-    return _stream(source.name, parts, 0, [])
+    stream = _stream(source.name, parts, 0, [])
+    return stream if source.catalogue is None else with_catalogue(stream, source.catalogue())
 
 
 def select(stream: EventStream, keep: Callable[[Happened], bool], limit: int | None = None) -> EventStream:
@@ -165,14 +175,24 @@ def select(stream: EventStream, keep: Callable[[Happened], bool], limit: int | N
             kept.append(event)
     if not kept:
         raise MillraceError(f"{stream.name}: the protocol takes none of its {len(stream.events)} events")
-    return EventStream(stream.name, kept, starts, tested_from, checksum(kept), stream.notes)
+    return EventStream(
+        stream.name, kept, starts, tested_from, checksum(kept, stream.labels), stream.notes, stream.labels
+    )
 
 
-def checksum(events: Iterable[Happened]) -> str:
-    """16 hexadecimal digits of events and their order."""
+def with_catalogue(stream: EventStream, entries: Iterable[Item]) -> EventStream:
+    """The stream, and what a catalogue's entries say of its items."""
+    labels = {entry.item_id: numbers for entry in entries if (numbers := labels_of(entry))}
+    return replace(stream, labels=labels, checksum=checksum(stream.events, labels))
+
+
+def checksum(events: Iterable[Happened], labels: Labels = MappingProxyType({})) -> str:
+    """16 hexadecimal digits of events and their order, and of what is known of items."""
     digest = blake2b(digest_size=8)
     for event in events:
         digest.update(repr(event).encode())
+    for known in sorted(labels.items()):
+        digest.update(repr(known).encode())
     return digest.hexdigest()
 
 

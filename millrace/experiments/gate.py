@@ -5,7 +5,8 @@ champion's own parameters, or none.
 
 The rule, on the 95 % interval of the relative difference to the champion (doubly robust, on answers in random order):
 a version **fails** if the upper end is below 0, **passes** if the lower end is above ``-MARGIN``, and is **refused**
-in between, for too little is known. An equal version fails in one of 40 looks, and one that is worse by the margin
+in between, for too little is known: it gets traffic only if it is shown to no more than ``UNKNOWN_SHARE`` of the users,
+or if somebody says why all the same. An equal version fails in one of 40 looks, and one that is worse by the margin
 passes in one of 40. What is judged is the order of the items that the champion chose: what a version would show
 beside them was never logged.
 """
@@ -15,11 +16,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from millrace.errors import InvalidField
+from millrace.experiments.assignment import TOLERANCE
+from millrace.experiments.definition import is_thompson
 from millrace.v1.experiment_pb2 import ExperimentDefinition, Gate, GateEvidence, GateVerdict
 
 MARGIN = 0.1
 """Worse by so much is borne: an experiment shows a version to a tenth of the users and finds it out, for a hundredth of
 the clicks meanwhile."""
+
+UNKNOWN_SHARE = 0.01
+"""A version of which too little is known may be one that nobody ever clicks on. Shown to so many users it costs a
+hundredth of the clicks as well."""
 
 ANSWERS_MIN, USERS_MIN = 200, 100
 """Least answers in random order, and users who got them: intervals are normal ones, by user."""
@@ -73,7 +80,8 @@ def gates(
         A version did not pass, and there is no reason to start it all the same.
     """
     given: Mapping[str, GateEvidence] = {one.model_version: one for one in evidence}
-    found = []
+    found: list[Gate] = []
+    unknown = 0.0
     for version in gated(definition, champion):
         known = given.get(version)
         if known is None:
@@ -83,16 +91,27 @@ def gates(
             known = GateEvidence(model_version=version, refusal=problem)
         gate = judge(known)
         if gate.verdict != PASSED:
-            if not override_reason:
+            unknown += exposure(definition, version)
+            borne = gate.verdict == REFUSED and unknown <= UNKNOWN_SHARE + TOLERANCE
+            if not override_reason and not borne:
                 raise InvalidField(
                     "evidence",
                     f"version {version} {'failed' if gate.verdict == FAILED else 'is refused'} at the gate: "
                     f"{gate.reason}",
-                    "versions that pass; others with a reason (--override)",
+                    f"versions that pass; refused ones to {UNKNOWN_SHARE:.0%} of all users; others with a reason "
+                    "(--override)",
                 )
-            gate.override_reason, gate.overridden_by = override_reason, asked_by
+            if override_reason:
+                gate.override_reason, gate.overridden_by = override_reason, asked_by
         found.append(gate)
     return found
+
+
+def exposure(definition: ExperimentDefinition, version: str) -> float:
+    """Share of all users who may be shown a version: those of the experiment where shares move."""
+    if is_thompson(definition):
+        return definition.traffic
+    return definition.traffic * sum(arm.share for arm in definition.arms if arm.model_version == version)
 
 
 def gate_differences(recorded: Sequence[Gate]) -> list[str]:

@@ -79,49 +79,55 @@ def _compute(
     features: FloatMatrix,
 ) -> None:
     for n in range(len(rows)):
-        item, signal, feature = items[rows[n]], signals[n], features[n]
-        feature[Feature.COVISIT] = signal[Signal.COVISIT]
-        feature[Feature.COVISIT_LAST] = signal[Signal.COVISIT_LAST]
-        feature[Feature.COVISIT_SUPPORT] = signal[Signal.COVISIT_SUPPORT]
-        feature[Feature.COVISIT_LOG] = math.log(signal[Signal.COVISIT] + COVISIT_FLOOR)
+        row = rows[n]
+        features[n, Feature.COVISIT] = signals[n, Signal.COVISIT]
+        features[n, Feature.COVISIT_LAST] = signals[n, Signal.COVISIT_LAST]
+        features[n, Feature.COVISIT_SUPPORT] = signals[n, Signal.COVISIT_SUPPORT]
+        features[n, Feature.COVISIT_LOG] = math.log(signals[n, Signal.COVISIT] + COVISIT_FLOOR)
 
         # A sum from after now stays as it is.
-        short = item[ItemColumn.POPULARITY_SHORT] * 2.0 ** -(
-            max(now_ms - item[ItemColumn.SHORT_AS_OF_MS], 0.0) / short_ms
+        short = items[row, ItemColumn.POPULARITY_SHORT] * 2.0 ** -(
+            max(now_ms - items[row, ItemColumn.SHORT_AS_OF_MS], 0.0) / short_ms
         )
-        long = item[ItemColumn.POPULARITY_LONG] * 2.0 ** -(max(now_ms - item[ItemColumn.LONG_AS_OF_MS], 0.0) / long_ms)
-        feature[Feature.POPULARITY_SHORT] = math.log1p(short)
-        feature[Feature.POPULARITY_LONG] = math.log1p(long)
+        long = items[row, ItemColumn.POPULARITY_LONG] * 2.0 ** -(
+            max(now_ms - items[row, ItemColumn.LONG_AS_OF_MS], 0.0) / long_ms
+        )
+        features[n, Feature.POPULARITY_SHORT] = math.log1p(short)
+        features[n, Feature.POPULARITY_LONG] = math.log1p(long)
         # The short sum never exceeds the long one, unless the two stand at different times after now.
-        feature[Feature.TREND] = min(short / (1.0 + long), 1.0)
-        feature[Feature.AGE] = math.log1p(_ago(now_ms, item[ItemColumn.BORN_MS]) / HOUR_MS)
-        feature[Feature.IDLE] = math.log1p(_ago(now_ms, item[ItemColumn.LAST_SEEN_MS]) / MINUTE_MS)
-        feature[Feature.CLICK_THROUGH] = item[ItemColumn.CLICK_THROUGH]
-        feature[Feature.APPROVAL] = item[ItemColumn.APPROVAL]
+        features[n, Feature.TREND] = min(short / (1.0 + long), 1.0)
+        features[n, Feature.AGE] = math.log1p(_ago(now_ms, items[row, ItemColumn.BORN_MS]) / HOUR_MS)
+        features[n, Feature.IDLE] = math.log1p(_ago(now_ms, items[row, ItemColumn.LAST_SEEN_MS]) / MINUTE_MS)
+        features[n, Feature.CLICK_THROUGH] = items[row, ItemColumn.CLICK_THROUGH]
+        features[n, Feature.APPROVAL] = items[row, ItemColumn.APPROVAL]
 
-        seen = signal[Signal.SEEN_COUNT] > 0.0
-        feature[Feature.SEEN] = seen
-        feature[Feature.SEEN_COUNT] = math.log1p(signal[Signal.SEEN_COUNT])
-        feature[Feature.SEEN_AGO] = math.log1p(_ago(now_ms, signal[Signal.SEEN_AT_MS]) / MINUTE_MS) if seen else 0.0
+        seen = signals[n, Signal.SEEN_COUNT] > 0.0
+        features[n, Feature.SEEN] = seen
+        features[n, Feature.SEEN_COUNT] = math.log1p(signals[n, Signal.SEEN_COUNT])
+        features[n, Feature.SEEN_AGO] = (
+            math.log1p(_ago(now_ms, signals[n, Signal.SEEN_AT_MS]) / MINUTE_MS) if seen else 0.0
+        )
 
-        feature[Feature.FROM_TRENDING_SHORT] = sources[n] & TRENDING_SHORT != 0
-        feature[Feature.FROM_TRENDING_LONG] = sources[n] & TRENDING_LONG != 0
-        feature[Feature.FROM_FRESH] = sources[n] & FRESH != 0
+        features[n, Feature.FROM_TRENDING_SHORT] = sources[n] & TRENDING_SHORT != 0
+        features[n, Feature.FROM_TRENDING_LONG] = sources[n] & TRENDING_LONG != 0
+        features[n, Feature.FROM_FRESH] = sources[n] & FRESH != 0
 
-        feature[Feature.SIMILAR] = signal[Signal.SIMILAR]
-        feature[Feature.SIMILAR_LOG] = math.log(signal[Signal.SIMILAR] + COVISIT_FLOOR)
-        feature[Feature.SIMILAR_NEAR_LOG] = math.log(signal[Signal.SIMILAR_NEAR] + COVISIT_FLOOR)
-        feature[Feature.AFTER_LOG] = math.log(signal[Signal.AFTER] + COVISIT_FLOOR)
-        feature[Feature.BEFORE_LOG] = math.log(signal[Signal.BEFORE] + COVISIT_FLOOR)
-        feature[Feature.AFTER_NEWEST_LOG] = math.log(signal[Signal.AFTER_NEWEST] + COVISIT_FLOOR)
-        feature[Feature.NEWEST] = signal[Signal.NEWEST]
-        feature[Feature.IN_SESSIONS] = math.log1p(signal[Signal.IN_SESSIONS])
-        feature[Feature.AROUND] = signal[Signal.AROUND]
-        feature[Feature.AROUND_LOG] = math.log(signal[Signal.AROUND] + COVISIT_FLOOR)
+        features[n, Feature.SIMILAR] = signals[n, Signal.SIMILAR]
+        features[n, Feature.SIMILAR_LOG] = math.log(signals[n, Signal.SIMILAR] + COVISIT_FLOOR)
+        features[n, Feature.SIMILAR_NEAR_LOG] = math.log(signals[n, Signal.SIMILAR_NEAR] + COVISIT_FLOOR)
+        features[n, Feature.AFTER_LOG] = math.log(signals[n, Signal.AFTER] + COVISIT_FLOOR)
+        features[n, Feature.BEFORE_LOG] = math.log(signals[n, Signal.BEFORE] + COVISIT_FLOOR)
+        features[n, Feature.AFTER_NEWEST_LOG] = math.log(signals[n, Signal.AFTER_NEWEST] + COVISIT_FLOOR)
+        features[n, Feature.NEWEST] = signals[n, Signal.NEWEST]
+        features[n, Feature.IN_SESSIONS] = math.log1p(signals[n, Signal.IN_SESSIONS])
+        features[n, Feature.AROUND] = signals[n, Signal.AROUND]
+        features[n, Feature.AROUND_LOG] = math.log(signals[n, Signal.AROUND] + COVISIT_FLOOR)
         for field in range(len(FIELDS)):
-            feature[Feature.CONTEXT_DEVICE + field] = signal[Signal.LIFTS + field]
-        feature[Feature.USER_ACTIVITY] = user_activity
-        feature[Feature.USER_IDLE] = user_idle
+            features[n, Feature.CONTEXT_DEVICE + field] = signals[n, Signal.LIFTS + field]
+        features[n, Feature.TASTE] = signals[n, Signal.TASTE]
+        features[n, Feature.TASTE_SESSION] = signals[n, Signal.TASTE_SESSION]
+        features[n, Feature.USER_ACTIVITY] = user_activity
+        features[n, Feature.USER_IDLE] = user_idle
 
 
 @compiled

@@ -38,10 +38,12 @@ context_device, ...    log                       of the lift under the request's
                                                  and placement; context_other: of its attributes; 0 if unknown
 user_activity          log1p of engagements      the user's own, decayed with the user half-life to now
 user_idle              log1p of minutes          since the user's last interaction; 30 days if there was none
+taste                  log                       of the lift of the item's labels among the user's items; 0 if unknown
+taste_session          log                       the same among the items of the user's session
 ====================== ========================= ===============================================================
 
 Those from ``similar`` to ``around_log`` are of ``millrace.ranking.session_knn``, lifts of
-``millrace.ranking.context_counts``.
+``millrace.ranking.context_counts``, tastes of ``millrace.ranking.labels``.
 
 Every value is finite by construction: times are clamped to 0 to 30 days (a request's as_of may lie before the
 state that it meets), ratios are bounded, and logarithms are taken of values above zero.
@@ -110,6 +112,8 @@ class Feature(IntEnum):
     CONTEXT_OTHER = 33
     USER_ACTIVITY = 34
     USER_IDLE = 35
+    TASTE = 36
+    TASTE_SESSION = 37
 
 
 FEATURE_NAMES: tuple[str, ...] = tuple(feature.name.lower() for feature in Feature)
@@ -122,8 +126,9 @@ class Signal(IntEnum):
     """What generators know of a candidate, before there are features: columns of ``Candidates.signals``.
 
     covisit, covisit_last and covisit_support of the table above; when last (Unix ms) and how often the user engaged
-    with the item (0 for never); similar and the figures behind similar_near_log to after_newest_log; whether it is the
-    newest; how often it stands in sessions (0 if the user has none); around; and from ``LIFTS`` on the lifts.
+    with the item (0 for never); similar and the figures behind similar_near_log to after_newest_log; around; whether
+    it is the newest; how often it stands in sessions (0 if the user has none). From ``LIFTS`` on they are looked up for
+    those few that the model ranks: the lifts, one for each field, and the tastes.
     """
 
     COVISIT = 0
@@ -136,13 +141,15 @@ class Signal(IntEnum):
     AFTER = 7
     BEFORE = 8
     AFTER_NEWEST = 9
-    NEWEST = 10
-    IN_SESSIONS = 11
-    AROUND = 12
+    AROUND = 10
+    NEWEST = 11
+    IN_SESSIONS = 12
     LIFTS = 13
+    TASTE = 20
+    TASTE_SESSION = 21
 
 
-SIGNALS = Signal.LIFTS + len(FIELDS)
+SIGNALS = len(Signal) - 1 + len(FIELDS)
 
 # An item's or user's silence beyond the default TTL of features tells nothing more.
 DURATION_MAX_MS = 30 * DAY_MS

@@ -57,6 +57,8 @@ _FIRST: Mapping[str, tuple[float, float, float]] = {
     "context_other": (0.0, 0.05, 0.1),
     "user_activity": (1.4, 0.48, 0.0),
     "user_idle": (1.6, 3.0, 0.0),
+    "taste": (0.0, 0.3, 0.2),
+    "taste_session": (0.0, 0.3, 0.0),
 }
 
 

@@ -22,6 +22,7 @@ from millrace.compiled import compiled
 from millrace.ranking.features import COVISIT_FLOOR, Candidates, Floats, Ints, ItemColumn, Rows, Signal
 from millrace.ranking.item_table import ItemTable
 from millrace.ranking.pool import CandidatePool
+from millrace.ranking.session_knn import largest
 
 
 def first_scores(candidates: Candidates, table: ItemTable, now_ms: int) -> Floats:
@@ -51,24 +52,80 @@ def score_of_places(places: Ints, pool: CandidatePool, table: ItemTable, now_ms:
     )
 
 
+def best_places(places: Ints, most: int, pool: CandidatePool, table: ItemTable, now_ms: int, always: int) -> Ints:
+    """Those of the places that score highest, int64[most], in the order given; of equal ones the first.
+
+    ``always``: bits of the sources whose items are among them whatever they score.
+    """
+    return _best(
+        places,
+        most,
+        always,
+        pool.rows,
+        pool.sources,
+        pool.signals,
+        table.items,
+        float(now_ms),
+        table.half_lives.short_ms,
+        table.half_lives.long_ms,
+    )
+
+
+@compiled
+def _best(
+    places: Ints,
+    most: int,
+    always: int,
+    rows: Rows,
+    sources: Ints,
+    signals: Floats,
+    items: Floats,
+    now_ms: float,
+    short_ms: float,
+    long_ms: float,
+) -> Ints:
+    scores = _score(places, rows, signals, items, now_ms, short_ms, long_ms)
+    for at in range(len(places)):
+        if sources[places[at]] & always:
+            scores[at] = np.inf
+    least = largest(scores, most)
+    above = 0
+    for at in range(len(places)):
+        above += scores[at] > least
+    equal = most - above
+    chosen = np.empty(most, dtype=np.int64)
+    number = 0
+    for at in range(len(places)):
+        if scores[at] > least:
+            chosen[number] = places[at]
+            number += 1
+        elif scores[at] == least and equal:
+            chosen[number] = places[at]
+            number, equal = number + 1, equal - 1
+    return chosen
+
+
 @compiled
 def _score(
     places: Ints, rows: Rows, signals: Floats, items: Floats, now_ms: float, short_ms: float, long_ms: float
 ) -> Floats:
     scores = np.empty(len(places))
     for at in range(len(places)):
-        signal, item = signals[places[at]], items[rows[places[at]]]
+        place = places[at]
+        row = rows[place]
         # A sum from after now stays as it is.
-        short = item[ItemColumn.POPULARITY_SHORT] * 2.0 ** -(
-            max(now_ms - item[ItemColumn.SHORT_AS_OF_MS], 0.0) / short_ms
+        short = items[row, ItemColumn.POPULARITY_SHORT] * 2.0 ** -(
+            max(now_ms - items[row, ItemColumn.SHORT_AS_OF_MS], 0.0) / short_ms
         )
-        long = item[ItemColumn.POPULARITY_LONG] * 2.0 ** -(max(now_ms - item[ItemColumn.LONG_AS_OF_MS], 0.0) / long_ms)
+        long = items[row, ItemColumn.POPULARITY_LONG] * 2.0 ** -(
+            max(now_ms - items[row, ItemColumn.LONG_AS_OF_MS], 0.0) / long_ms
+        )
         fourth = (
-            (signal[Signal.SIMILAR] + COVISIT_FLOOR)
-            * (signal[Signal.AFTER] + signal[Signal.BEFORE] + COVISIT_FLOOR)
+            (signals[place, Signal.SIMILAR] + COVISIT_FLOOR)
+            * (signals[place, Signal.AFTER] + signals[place, Signal.BEFORE] + COVISIT_FLOOR)
             * (1.0 + short)
             * (1.0 + long)
-            * math.sqrt(signal[Signal.COVISIT] + COVISIT_FLOOR)
+            * math.sqrt(signals[place, Signal.COVISIT] + COVISIT_FLOOR)
         )
-        scores[at] = (signal[Signal.AROUND] + COVISIT_FLOOR) * math.sqrt(math.sqrt(fourth))
+        scores[at] = (signals[place, Signal.AROUND] + COVISIT_FLOOR) * math.sqrt(math.sqrt(fourth))
     return scores

@@ -17,6 +17,7 @@ import numpy as np
 from millrace.errors import MillraceError
 from millrace.ranking.context_counts import item_key
 from millrace.ranking.features import Floats, HalfLives, ItemColumn, Rows, item_row
+from millrace.ranking.labels import ItemLabels, labels_of
 from millrace.v1.item_pb2 import ItemState, Neighbours
 
 NO_ROW = 0
@@ -53,6 +54,8 @@ class ItemTable:
         bool[rows_max], whether it has a catalogue entry.
     clicks
         int64[rows_max], how often it was clicked.
+    labels
+        What the items are labelled with.
     keys
         uint32[rows_max], by what items are counted under circumstances (``item_key``).
     updated_ms
@@ -83,6 +86,7 @@ class ItemTable:
         self.servable = np.zeros(self.rows_max, dtype=np.bool_)
         self.catalogued = np.zeros(self.rows_max, dtype=np.bool_)
         self.clicks = np.zeros(self.rows_max, dtype=np.int64)
+        self.labels = ItemLabels(self.rows_max, half_lives.long_ms)
         self.keys = np.zeros(self.rows_max, dtype=np.uint32)
         self.updated_ms = np.zeros(self.rows_max, dtype=np.int64)
         self.neighbours = np.zeros((self.rows_max, neighbours_kept), dtype=np.int32)
@@ -135,18 +139,28 @@ class ItemTable:
         catalogue = state.catalogue
         self.catalogued[row] = state.HasField("catalogue")
         self.servable[row] = not catalogue.HasField("available") or catalogue.available
+        self.label(row, labels_of(catalogue))
         self.put(row, item_row(state), state.counts.clicks)
         self._set_neighbours(row, state.neighbours)
         return True
 
     def put(self, row: int, values: Sequence[float], clicks: int) -> None:
         """Write what features need of the item in a row (``ItemColumn``), and where it stands by popularity."""
+        short, long, short_as_of_ms, long_as_of_ms = values[:4]
+        self.labels.count(row, -self._popularity(row), self.items[row, ItemColumn.LONG_AS_OF_MS])
+        self.labels.count(row, long, long_as_of_ms)
         self.items[row] = values
         self.clicks[row] = clicks
-        short, long, short_as_of_ms, long_as_of_ms = values[:4]
         self.short_order[row] = _order(short, short_as_of_ms, self.half_lives.short_ms)
         self.long_order[row] = _order(long, long_as_of_ms, self.half_lives.long_ms)
         self.touched.add(row)
+
+    def label(self, row: int, labels: list[int]) -> None:
+        """The item in a row has these labels (``millrace.ranking.labels``), and no others."""
+        self.labels.label(row, labels, self._popularity(row), self.items[row, ItemColumn.LONG_AS_OF_MS])
+
+    def _popularity(self, row: int) -> float:
+        return float(self.items[row, ItemColumn.POPULARITY_LONG])
 
     def row_for(self, item_id: str) -> int:
         """The row of an item, made servable if it is new: for who keeps the items' state in this process.
@@ -209,6 +223,8 @@ class ItemTable:
         self._live[row] = self.servable[row] = self.catalogued[row] = False
         self._live_count -= 1
         self._point_to(row, np.empty(0, dtype=np.int32))
+        self.label(row, [])
+        self.items[row] = 0.0
         self.touched.add(row)
         if not self._references[row]:
             self._release(row)

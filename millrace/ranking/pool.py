@@ -6,8 +6,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from millrace.compiled import compiled
-from millrace.ranking.features import SIGNALS, Floats, Ints, Rows
+from millrace.compiled import compiled, inlined
+from millrace.ranking.features import Floats, Ints, Rows, Signal
 
 NO_PLACE = -1
 """Of an item that is no candidate."""
@@ -53,7 +53,7 @@ class CandidatePool:
 
     @property
     def signals(self) -> Floats:
-        """float64[n, SIGNALS] (``millrace.ranking.features.Signal``)."""
+        """float64[n, LIFTS], the first columns of ``millrace.ranking.features.Signal``."""
         return self._signals[: len(self)]
 
     def begin(self, most: int) -> None:
@@ -66,7 +66,7 @@ class CandidatePool:
     def _make_room(self, most: int) -> None:
         self._rows = np.empty(most, dtype=np.int32)
         self._sources = np.empty(most, dtype=np.int64)
-        self._signals = np.empty((most, SIGNALS))
+        self._signals = np.empty((most, Signal.LIFTS))
 
 
 @compiled
@@ -76,17 +76,11 @@ def _clear(places: Rows, count: Ints, rows: Rows) -> None:
     count[0] = 0
 
 
-@compiled
+@inlined
 def join(row: int, places: Rows, count: Ints, rows: Rows, sources: Ints, signals: Floats) -> int:
-    """The place of an item among the candidates; it becomes one if it is not.
-
-    Who asks many times looks into ``places`` first, and comes here with what has no place: passing the arrays takes
-    longer than everything else that such a loop does.
-    """
-    place = int(places[row])
-    if place == NO_PLACE:
-        place = int(count[0])
-        count[0] += 1
-        places[row], rows[place], sources[place] = place, row, 0
-        signals[place] = 0.0
+    """Make an item that has no place (``places[row]``) a candidate; its place."""
+    place = int(count[0])
+    count[0] += 1
+    places[row], rows[place], sources[place] = place, row, 0
+    signals[place] = 0.0
     return place

@@ -8,6 +8,7 @@ from textwrap import shorten
 from millrace.errors import InvalidField
 from millrace.experiments.assignment import Span, find_span
 from millrace.experiments.definition import completed
+from millrace.experiments.gate import UNKNOWN_SHARE
 from millrace.experiments.life import ENDING
 from millrace.registry.retraining import Retraining
 from millrace.v1.command_pb2 import Command
@@ -18,12 +19,10 @@ from millrace.v1.experiment_pb2 import (
     ExperimentDefinition,
     ExperimentState,
     Gate,
-    GateVerdict,
 )
 
 OLD, NEW = "old", "new"
 ISSUED_BY = "retrain_orchestrator"
-OVERRIDE = "it passed the gates of its training, and too few answers in random order are known"
 
 # In UTF-8 four times as many bytes, at most.
 _DESCRIPTION_MAX_CHARS = 200
@@ -32,24 +31,31 @@ RUNNING = ExperimentState.EXPERIMENT_STATE_RUNNING
 STOPPED = ExperimentState.EXPERIMENT_STATE_STOPPED
 
 
-def definition_of(model_name: str, present: Retraining, challenged: float) -> ExperimentDefinition:
+def definition_of(
+    model_name: str, present: Retraining, challenged: float, unknown: bool = False
+) -> ExperimentDefinition:
     """The version against the champion.
 
     Parameters
     ----------
     challenged
         Share of all users who get the version; as many get the champion beside it.
+    unknown
+        The gate knows too little of the version: it gets no more users than such a one may, and the champion the others
+        of the same part.
     """
+    traffic = min(2 * challenged, 1.0)
+    share = min(0.5, UNKNOWN_SHARE / traffic) if unknown else 0.5
     return completed(
         ExperimentDefinition(
             # Also of a registry that was made anew, and numbers versions as the one before.
             experiment_id=f"retrain-{present.version}-{present.retraining_id[:8]}",
             description=shorten(present.reason, _DESCRIPTION_MAX_CHARS),
             model_name=model_name,
-            traffic=min(2 * challenged, 1.0),
+            traffic=traffic,
             arms=[
-                Arm(name=OLD, share=0.5, control=True),
-                Arm(name=NEW, share=0.5, model_version=present.version),
+                Arm(name=OLD, share=1 - share, control=True),
+                Arm(name=NEW, share=share, model_version=present.version),
             ],
         )
     )
@@ -66,15 +72,20 @@ def room(definition: ExperimentDefinition, experiments: Iterable[Experiment]) ->
     return ""
 
 
+def define(present: Retraining, definition: ExperimentDefinition, now_ms: int) -> Command:
+    """What has the tracker define it; sent again with the same id until it has."""
+    # A version that is known by now is defined anew: a command counts once.
+    command = _command(present, f"define/{definition.arms[-1].share:g}", now_ms)
+    command.define_experiment.definition.CopyFrom(definition)
+    return command
+
+
 def commands(present: Retraining, definition: ExperimentDefinition, gate: Gate, now_ms: int) -> list[Command]:
     """What has the tracker define and start it; sent again with the same ids until it runs."""
-    define, start = (_command(present, step, now_ms) for step in ("define", "start"))
-    define.define_experiment.definition.CopyFrom(definition)
+    start = _command(present, f"start/{definition.arms[-1].share:g}", now_ms)
     start.start_experiment.experiment_id = definition.experiment_id
     start.start_experiment.evidence.append(gate.evidence)
-    if gate.verdict == GateVerdict.GATE_VERDICT_REFUSED:
-        start.start_experiment.override_reason = OVERRIDE
-    return [define, start]
+    return [define(present, definition, now_ms), start]
 
 
 def stop(present: Retraining, definition: ExperimentDefinition, now_ms: int) -> Command:

@@ -38,7 +38,7 @@ def open_event(ledger: Ledger, experiments: Iterable[Experiment], now_ms: int, c
         ):
             continue
         for event in _events(ledger, experiment, now_ms):
-            waits = event.type == PROMOTED and _cools(ledger, now_ms, cool_down_ms)
+            waits = event.type == PROMOTED and cools(ledger, now_ms, cool_down_ms)
             if not waits and not ledger.took(event.event_id):
                 return event
     return None
@@ -104,6 +104,7 @@ def _is_another_version(ledger: Ledger, experiment: Experiment, arm: Arm) -> boo
     )
 
 
-def _cools(ledger: Ledger, now_ms: int, cool_down_ms: int) -> bool:
+def cools(ledger: Ledger, now_ms: int, cool_down_ms: int) -> bool:
+    """Whether a rollback was so short a time ago that nothing is promoted by itself."""
     reign = ledger.reign
     return reign is not None and reign.type == ROLLED_BACK and now_ms - reign.at_ms < cool_down_ms

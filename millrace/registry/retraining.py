@@ -1,12 +1,14 @@
 """How far a retraining is: a fold over the events of one model, as the ledger of which it is a part.
 
-    collecting ─► training ─► evaluating ─► challenger ─► promoted | rejected
-        └────────────┴────────────┴─────────────┴───────► failed
+    collecting ─► training ─► evaluating ───────────────► challenger ─► promoted | rejected
+        │            │            └──────► shadow ───────────┴───────────────────►┘
+        └────────────┴────────────┴───────────┴──────────────┴───────► failed
 
 **collecting**: outcomes of a world that changed come in. **training**: the job runs. **evaluating**: its version passed
-the gates, and what is known of it is measured before it gets traffic. **challenger**: an experiment shows it to a part
-of the users. A version that fails a gate, the measurement or the experiment is *rejected*; *failed* is a retraining
-without a verdict: its job failed, or somebody cancelled it.
+the gates, and what is known of it is measured before it gets traffic. **shadow**: that was too little, or no experiment
+can be had, and its predictions are compared with the champion's. **challenger**: an experiment shows it to a part of
+the users. A version that fails a gate, the measurement, the comparison or the experiment is *rejected*; *failed* is a
+retraining without a verdict: its job failed, or somebody cancelled it.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from millrace.v1.common_pb2 import Position
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 
 STARTED = ModelEventType.MODEL_EVENT_TYPE_RETRAINING_STARTED
 TRAINS = ModelEventType.MODEL_EVENT_TYPE_RETRAINING_TRAINS
 ENDED = ModelEventType.MODEL_EVENT_TYPE_RETRAINING_ENDED
 DECLINED = ModelEventType.MODEL_EVENT_TYPE_SIGNAL_DECLINED
+SHADOWS = ModelEventType.MODEL_EVENT_TYPE_RETRAINING_SHADOWS
 REGISTERED = ModelEventType.MODEL_EVENT_TYPE_REGISTERED
 CHALLENGER = ModelEventType.MODEL_EVENT_TYPE_CHALLENGER
 PROMOTED = ModelEventType.MODEL_EVENT_TYPE_PROMOTED
@@ -35,6 +39,7 @@ class State(StrEnum):
     COLLECTING = "collecting"
     TRAINING = "training"
     EVALUATING = "evaluating"
+    SHADOW = "shadow"
     CHALLENGER = "challenger"
     PROMOTED = "promoted"
     REJECTED = "rejected"
@@ -42,7 +47,13 @@ class State(StrEnum):
 
 
 _ENDS = (State.PROMOTED, State.REJECTED, State.FAILED)
-_STEPS = {TRAINS: State.TRAINING, REGISTERED: State.EVALUATING, CHALLENGER: State.CHALLENGER, REJECTED: State.REJECTED}
+_STEPS = {
+    TRAINS: State.TRAINING,
+    REGISTERED: State.EVALUATING,
+    SHADOWS: State.SHADOW,
+    CHALLENGER: State.CHALLENGER,
+    REJECTED: State.REJECTED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,10 @@ class Retraining:
         What it made; empty before.
     note
         What the last step says of itself.
+    champion
+        The version that a comparison in the shadow is with, the newest one; empty if there is none.
+    starts
+        Of that comparison: the first outcome of each partition.
     """
 
     retraining_id: str
@@ -74,6 +89,8 @@ class Retraining:
     state: State = State.COLLECTING
     version: str = ""
     note: str = ""
+    champion: str = ""
+    starts: tuple[Position, ...] = ()
 
     @property
     def is_open(self) -> bool:
@@ -146,4 +163,7 @@ def _after(present: Retraining, event: ModelEvent) -> Retraining:
     else:
         return present
     version = event.model_version or present.version
-    return replace(present, state=state, version=version, changed_at_ms=event.at_ms, note=event.reason)
+    after = replace(present, state=state, version=version, changed_at_ms=event.at_ms, note=event.reason)
+    if event.type == SHADOWS:
+        after = replace(after, champion=event.previous_version, starts=tuple(event.starts))
+    return after

@@ -8,7 +8,7 @@ from millrace.registry.challenge import definition_of, room
 from millrace.registry.ledger import Ledger
 from millrace.registry.retraining import Retraining, State
 from millrace.registry.triggers import describe, look, may_train, next_by_schedule_ms
-from millrace.settings import RetrainSettings
+from millrace.settings import DAY_MS, RetrainSettings
 from millrace.v1.drift_pb2 import DriftChannel, DriftSignal
 from millrace.v1.experiment_pb2 import Experiment
 from millrace.v1.model_pb2 import ModelEvent
@@ -26,6 +26,7 @@ def retraining_as_dict(one: Retraining) -> dict[str, object]:
         "command_id": one.command_id or None,
         "version": one.version or None,
         "note": one.note or None,
+        "in_shadow_of": one.champion or None,
         "started_at_ms": one.started_at_ms,
         "changed_at_ms": one.changed_at_ms,
     }
@@ -81,9 +82,15 @@ def _waits(
     if present.state == State.COLLECTING and not may_train(present, settings, now_ms):
         minutes = (present.started_at_ms + settings.collect_ms - now_ms) / 60_000
         yield f"outcomes of the changed world come in for another {minutes:.0f} min"
-    elif present.state == State.EVALUATING:
+    elif present.state in (State.EVALUATING, State.SHADOW):
+        if present.state == State.SHADOW:
+            days = (present.changed_at_ms + settings.shadow_max_ms - now_ms) / DAY_MS
+            yield (
+                f"what version {present.version} predicts is compared with version {present.champion}, for at most "
+                f"another {max(days, 0):.1f} days"
+            )
         definition = definition_of(ledger.model_name, present, settings.challenged_share)
-        problem = room(definition, experiments)
+        problem = room(definition, experiments) if settings.experiments != "off" else ""
         if problem:
             yield f"experiment {definition.experiment_id}: {problem}"
 

@@ -19,6 +19,7 @@ from millrace.stream.admin import topic_ids
 from millrace.stream.clients import consumer_config, memory_bound
 from millrace.stream.decoding import Batch, Fetched, read_batch
 from millrace.topics import Topic
+from millrace.v1.common_pb2 import Position
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -84,6 +85,14 @@ def find_window(kafka: KafkaSettings, topic: Topic, since_ms: int) -> Window:
     return Window(topic_ids(kafka, [topic.name])[topic.name], bounds)
 
 
+def find_ends(kafka: KafkaSettings, topic: Topic) -> list[Position]:
+    """Where the next committed record of each partition will stand. Raises InfrastructureError."""
+    with _errors(kafka), _closing(_consumer(kafka, StreamSettings())) as consumer:
+        _, ends = _ends(consumer, topic)
+    at = {"topic": topic.name, "topic_id": topic_ids(kafka, [topic.name])[topic.name]}
+    return [Position(**at, partition=number, offset=end) for number, end in sorted(ends.items())]
+
+
 def check_window(kafka: KafkaSettings, topic: Topic, window: Window) -> None:
     """Raises MillraceError unless the broker still holds all of a window; InfrastructureError if it does not answer."""
     present = topic_ids(kafka, [topic.name])[topic.name]
@@ -99,6 +108,16 @@ def check_window(kafka: KafkaSettings, topic: Topic, window: Window) -> None:
             raise MillraceError(
                 f"offsets {start} to {end} of partition {number} of {topic.name} are not on the broker: {held} are"
             )
+
+
+def check_starts(kafka: KafkaSettings, topic: Topic, topic_id: str, starts: Mapping[int, int]) -> None:
+    """Raises MillraceError unless the broker still holds a topic from these offsets on; as ``check_window``."""
+    check_window(kafka, topic, Window(topic_id, {number: (start, start) for number, start in starts.items()}))
+    with _errors(kafka), _closing(_consumer(kafka, StreamSettings())) as consumer:
+        lows, _ = _ends(consumer, topic)
+    gone = {number: start for number, start in starts.items() if start < lows[number]}
+    if gone:
+        raise MillraceError(f"{topic.name} is not kept from {gone} (partition: offset) on any more")
 
 
 class WindowReader:

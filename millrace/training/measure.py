@@ -31,8 +31,8 @@ BINS = 20
 log-odds."""
 ODDS = np.linspace(-6.0, 3.0, BINS - 1)
 """Their borders: .0025 to .95."""
-# log(0) of a probability that rounding made 0 or 1.
-_PROBABILITY_MIN = 1e-7
+PROBABILITY_MIN = 1e-7
+"""Rounding makes some probabilities 0 or 1, which have no logarithm."""
 
 ALL = "all"
 """Name of the group of all slots. The others: segments, and ``ORGANIC``."""
@@ -186,7 +186,7 @@ def measure(
             found.clicks[group][at] += labels[members].sum()
         for name, contender in contenders.items():
             given = contender.predict(rows).astype(np.float64)
-            probabilities = np.clip(given, _PROBABILITY_MIN, 1 - _PROBABILITY_MIN)
+            probabilities = np.clip(given, PROBABILITY_MIN, 1 - PROBABILITY_MIN)
             losses = -np.log(np.where(clicked, probabilities, 1 - probabilities))
             for group, members in groups:
                 found.losses[name][group][at] += losses[members].sum()

@@ -59,6 +59,10 @@ class Model:
         """What the training job will do: a version in the registry and its event in the topic."""
         made = self.registry.log_version(self.name, first_ranker(), f"trained-{version}", "trained")
         assert made.version == version
+        self.tell_registered(version)
+
+    def tell_registered(self, version: str) -> None:
+        """The event of a version."""
         event = ModelEvent(event_id=f"{self.name}/{version}", model_name=self.name, model_version=version)
         event.type = ModelEventType.MODEL_EVENT_TYPE_REGISTERED
         value, headers = encode(event)

@@ -182,10 +182,14 @@ def test_mlflow_may_come_later(
     with running(member):
         child.until(lambda: ready(child, millrace_home)[0] == 200, TIMEOUT_S)
         assert model.events() == [(REGISTERED, "1"), (PROMOTED, "1")]
-        # Without MLflow people still get their answers; only the alias waits.
+    # Without MLflow people still get their answers, and a promotion serves; only the alias waits.
     with pytest.raises(Refused):
         model.roll_back()
+    model.tell_registered("2")
+    assert model.promote("2").previous_version == "1"
+    child.until(lambda: missing(child, millrace_home).startswith("mlflow:"), TIMEOUT_S)
     assert child.terminate(timeout_s=10) == 0
+    assert model.events()[-1] == (PROMOTED, "2")
 
 
 def test_without_kafka_it_says_so_waits_and_ends_when_told(process: StartProcess, millrace_home: Path) -> None:

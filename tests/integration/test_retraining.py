@@ -1,4 +1,7 @@
-"""From drift to an experiment by itself, on a real broker and a real MLflow, whoever is killed on the way."""
+"""From drift to an experiment by itself, and to a champion without one, on a real broker and a real MLflow.
+
+Who is killed on the way: ``tests/chaos/test_orchestrator_kills.py``.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,15 @@ from benchmarks.seed import now_ms, publish
 from millrace.cli.retrain import command
 from millrace.experiments.asking import read_experiments
 from millrace.settings import HOUR_MS, KafkaSettings, MlflowSettings, settings
-from millrace.topics import DRIFT_SIGNALS
+from millrace.topics import DRIFT_SIGNALS, OUTCOMES
 from millrace.v1.drift_pb2 import DriftChannel, DriftEvidence, DriftSignal
-from millrace.v1.experiment_pb2 import ExperimentState
+from millrace.v1.experiment_pb2 import ExperimentState, GateVerdict
 from tests.conftest import StartProcess
 from tests.integration.orchestration import PROMOTED, REGISTERED, TIMEOUT_S, Model, orchestrator_env, until_ready
-from tests.quick_training import TOO_EARLY, WAITS
+from tests.learning_support import served
+from tests.quick_training import TOO_EARLY
 
-MODEL = "drifting"
+MODEL, SHADOWS = "drifting", "RETRAINING_SHADOWS"
 
 
 def drift(channel: DriftChannel.ValueType, feature: str) -> DriftSignal:
@@ -58,14 +62,11 @@ def test_from_drift_to_an_experiment(
     inputs, labels = DriftChannel.DRIFT_CHANNEL_INPUT, DriftChannel.DRIFT_CHANNEL_PERFORMANCE
     publish(kafka, DRIFT_SIGNALS, [(MODEL, drift(inputs, "item_age")), (MODEL, drift(labels, "click_through"))])
 
-    # Killed in its job, which ends with it, and once the version stands.
-    child.until(lambda: WAITS in child.output(), TIMEOUT_S)
-    child.kill()
-    second = process("tests.quick_training", env=env)
-    second.until(lambda: (REGISTERED, "2") in model.events(), TIMEOUT_S)
-    second.kill()
-    third = process("tests.quick_training", env=env)
-    third.until(lambda: ("CHALLENGER", "2") in model.events(), TIMEOUT_S)
+    # Nothing is known of it by answers in random order: what it predicts is compared first.
+    child.until(lambda: (SHADOWS, "2") in model.events(), TIMEOUT_S)
+    assert "compared with version 1, for at most another 14.0 days" in retrain("status").stdout
+    show(kafka, "1")
+    child.until(lambda: ("CHALLENGER", "2") in model.events(), TIMEOUT_S)
 
     found = json.loads(retrain("status", "--json").stdout)
     newest = found["newest"]
@@ -73,14 +74,15 @@ def test_from_drift_to_an_experiment(
     assert [one["reason"] for one in found["declined"]] == ["input: item_age: the model uses none of these features"]
     [record] = [one for one in experiments(kafka).values() if one.definition.model_name == MODEL]
     assert (record.state, record.champion_version) == (ExperimentState.EXPERIMENT_STATE_RUNNING, "1")
-    assert record.definition.traffic == 0.2
+    assert record.definition.traffic * record.definition.arms[1].share == pytest.approx(0.01)
+    assert (record.gates[0].verdict, record.gates[0].override_reason) == (GateVerdict.GATE_VERDICT_REFUSED, "")
     refused = retrain("--reason", "impatient")
     assert refused.exit_code == 1
     assert "a retraining is under way already: challenger, version 2" in str(refused.exception)
     assert "challenger, version 1 serves" in retrain("status").stdout
     assert "is cancelled: enough seen" in retrain("cancel", "--reason", "enough seen").stdout
     name = record.definition.experiment_id
-    third.until(lambda: experiments(kafka)[name].state == ExperimentState.EXPERIMENT_STATE_STOPPED, TIMEOUT_S)
+    child.until(lambda: experiments(kafka)[name].state == ExperimentState.EXPERIMENT_STATE_STOPPED, TIMEOUT_S)
 
     done = retrain("--wait", "--reason", TOO_EARLY)
     assert done.exit_code == 1
@@ -90,11 +92,35 @@ def test_from_drift_to_an_experiment(
     assert sorted(events[2:4]) == [("RETRAINING_STARTED", ""), ("SIGNAL_DECLINED", "1")]
     assert events[:2] + events[4:] == [
         *((REGISTERED, "1"), (PROMOTED, "1"), ("RETRAINING_TRAINS", ""), (REGISTERED, "2")),
-        *(("CHALLENGER", "2"), ("RETRAINING_ENDED", "2")),
+        *((SHADOWS, "2"), ("CHALLENGER", "2"), ("RETRAINING_ENDED", "2")),
         *(("RETRAINING_STARTED", ""), ("RETRAINING_TRAINS", ""), ("RETRAINING_ENDED", "")),
     ]
     assert [version.version for version in model.registry.view(MODEL).versions] == ["1", "2"]
+
+    # Where nobody wants experiments, the comparison decides.
+    child.kill()
+    env["RETRAIN_EXPERIMENTS"] = "off"
+    alone = process("tests.quick_training", env=env)
+    retrain("--reason", "in the shadow")
+    alone.until(lambda: (SHADOWS, "3") in model.events(), TIMEOUT_S)
+    show(kafka, "1")
+    alone.until(lambda: (PROMOTED, "3") in model.events(), TIMEOUT_S)
+    said = retrain("status").stdout
+    assert "promoted, version 3" in said
+    assert "in the shadow of version 1: better: saves" in said
+    alone.until(lambda: model.champion() == "3", TIMEOUT_S)
+    assert [event for event in model.events() if event[1] == "3"] == [
+        (REGISTERED, "3"),
+        (SHADOWS, "3"),
+        (PROMOTED, "3"),
+    ]
     settings.cache_clear()
+
+
+def show(kafka: KafkaSettings, version: str) -> None:
+    """Answers of a version that is far from the truth, and what came of them."""
+    made = served(1_500, 3.0, version=version, model=MODEL)
+    publish(kafka, OUTCOMES, [(outcome.user_id, outcome) for outcome in made])
 
 
 def retrain(*arguments: str) -> Result:

@@ -23,7 +23,7 @@ from benchmarks.quality.runs import ABLATIONS, AIMS, HEADLINES, SERIES, TUNED, R
 from millrace.cli import evaluate, tune
 from millrace.cli._evaluate_options import Passes, taken
 from millrace.evaluation.checkpoint import code_digest
-from millrace.evaluation.parts import PARTS
+from millrace.evaluation.parts import LABELS, PARTS
 from millrace.settings import Settings
 from tests.evaluation_support import stream
 
@@ -86,14 +86,15 @@ def test_every_command_is_one_that_evaluate_and_tune_take() -> None:
     for ablation in ABLATIONS:
         everything = by_name[ablation.everything].arguments
         assert "--without" not in everything
-        for part in PARTS:
+        assert set(PARTS) - set(ablation.parts) == (set() if ablation.labelled else {LABELS})
+        for part in ablation.parts:
             assert by_name[f"{ablation.name}.without.{part}"].arguments == f"{everything} --without {part}"
 
 
 def test_rows_are_chosen_by_name() -> None:
     runs = all_runs()
     assert chosen(runs, ()) == runs
-    assert {run.name for run in chosen(runs, ["ml-100k"])} == {"ml-100k.flurs", "ml-100k.flurs.tuned"}
+    assert {run.name for run in chosen(runs, ["ml-100k.flurs"])} == {"ml-100k.flurs", "ml-100k.flurs.tuned"}
     assert {run.name for run in chosen(runs, ["*.tuned"])} == {run.name for run in runs if run.name.endswith(TUNED)}
     assert chosen(runs, ["netflix"]) == []
 
@@ -243,16 +244,16 @@ def test_the_command_replaces_only_the_rows_named(
         where = ("--results", str(file), "--document", str(page))
         return CliRunner().invoke(command.main, [*where, *arguments], catch_exceptions=False).output
 
-    make("--only", "ml-100k")
+    make("--only", "ml-100k.flurs")
     assert asked == ["ml-100k.flurs", "ml-100k.flurs.tuned"]
     kept = results.read(file).rows
     assert kept.keys() == toy.rows.keys() | set(asked)
     assert kept["globo.lag.0"] == toy.rows["globo.lag.0"]
     assert kept["ml-100k.flurs"]["n"] == 7
     assert "`ml-100k.flurs`" in page.read_text()
-    assert "measured by this code already" in make("--only", "ml-100k")
+    assert "measured by this code already" in make("--only", "ml-100k.flurs")
     assert len(asked) == 2
-    make("--only", "ml-100k", "--again")
+    make("--only", "ml-100k.flurs", "--again")
     assert len(asked) == 4
     assert "ml-100k.flurs\tmeasured\t" in make("--list")
     assert "no such row" in make("--only", "netflix")

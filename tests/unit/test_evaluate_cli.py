@@ -106,7 +106,31 @@ def test_parts_that_are_left_out_are_named(clicks: Path) -> None:
     assert complete["mrr"] != row["mrr"]
     unknown = CliRunner().invoke(command, [*arguments, "--without", "luck"])
     assert unknown.exit_code == 2
-    assert "'neighbours', 'sessions', 'popularity', 'context', 'repeats', 'learning'" in unknown.output
+    assert "'neighbours', 'sessions', 'popularity', 'context', 'labels', 'repeats', 'learning'" in unknown.output
+
+
+def test_a_catalogue_tells_what_users_like(tmp_path: Path) -> None:
+    """Users who each stay with the items of one label: it is found out by the catalogue alone."""
+    log, catalogue = tmp_path / "clicks.csv", tmp_path / "items.jsonl"
+    rows = [
+        f"u{user},{user % 2}-{(user * 7 + turn) % 40},{1_700_000_000 + turn * 60 + user}"
+        for turn in range(12)
+        for user in range(40)
+    ]
+    log.write_text("\n".join(["who,what,at", *rows]) + "\n")
+    catalogue.write_text(
+        "".join(f'{{"item_id": "{kind}-{item}", "category": "{kind}"}}\n' for kind in range(2) for item in range(40))
+    )
+    given = ("--events", str(log), "--map", "user=who,item=what,time=at", "--protocol", "next-item", "--json")
+    without, known = (
+        json.loads(evaluate(*given, *more).stdout)["rows"][0] for more in ((), ("--items", str(catalogue)))
+    )
+    assert known["n"] == without["n"]
+    assert known["mpr"] < without["mpr"]
+
+    catalogue.write_text('{"item_id": "0-1"}\n{"item_id": "", "category": "x"}\n')
+    with pytest.raises(MillraceError, match=r"items.jsonl, line 2: .*item_id"):
+        evaluate(*given, "--items", str(catalogue))
 
 
 def test_an_interrupted_run_without_a_part_is_gone_on_with_by_the_same_alone(

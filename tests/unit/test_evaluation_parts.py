@@ -28,6 +28,7 @@ from millrace.ranking.circumstances import FIELDS
 from millrace.ranking.compute import compute_features
 from millrace.ranking.features import FEATURE_NAMES, FloatMatrix, Signal
 from millrace.ranking.first import first_ranker
+from millrace.ranking.labels import numbers_of
 from millrace.ranking.model import RankingModel
 from millrace.ranking.sources import NEIGHBOURS, REPEAT, SESSIONS, TRENDING_LONG, TRENDING_SHORT
 from millrace.settings import RecommenderSettings, Settings
@@ -41,6 +42,8 @@ GENERATORS = {
 }
 # Three kinds of visitors, of whom each field says something.
 CONTEXTS = [tuple((place, 100 * place + kind) for place in range(len(FIELDS))) for kind in range(3)]
+# A catalogue, of which each item has one label of three.
+LABELLED = {item: numbers_of([f"label {sum(item.encode()) % 3}"]) for item in {one.item_id for one in stream(120)}}
 WITH_FEATURES = [name for name, part in PARTS.items() if part.columns]
 
 
@@ -53,7 +56,7 @@ def events(sessions: int) -> list[Happened]:
 
 def passed(log: list[Happened], without: Collection[str] = (), every: int = 1) -> tuple[list[Answer], RankingModel]:
     """The answers of a pass, and the model at its end."""
-    source = EventStream("test", log, [0], 0, checksum(log))
+    source = EventStream("test", log, [0], 0, checksum(log), labels=LABELLED)
     run = Prequential(
         source,
         protocol("next-in-session", source),
@@ -73,7 +76,7 @@ def hit_rate(answers: list[Answer]) -> float:
 
 
 def told(log: list[Happened]) -> MemoryFeatures:
-    memory = MemoryFeatures(SETTINGS.features, SETTINGS.recommender)
+    memory = MemoryFeatures(SETTINGS.features, SETTINGS.recommender, LABELLED)
     for event in log:
         memory.take(event)
     return memory
@@ -164,7 +167,7 @@ def test_without_sessions_is_a_pass_in_which_there_are_no_sessions() -> None:
     """Beside a recommender that has neither the generator nor the columns, and learns from what is left."""
     log = events(120)
     recommender = RecommenderSettings(session_items=0)
-    memory, random = MemoryFeatures(SETTINGS.features, recommender), np.random.default_rng(0)
+    memory, random = MemoryFeatures(SETTINGS.features, recommender, LABELLED), np.random.default_rng(0)
     questioner = Questioner(memory, SETTINGS.features, recommender, 20, random)
     first, gone = first_ranker(), set(columns_of(PARTS["sessions"]))
     kept = [place for place, name in enumerate(FEATURE_NAMES) if name not in gone]
@@ -224,7 +227,7 @@ def test_without_learning_the_first_ranker_stays() -> None:
 def test_several_parts_are_left_out_at_once() -> None:
     """Of all that proposes, what is left is the user's own."""
     log = events(40)
-    answers, model = passed(log, ["neighbours", "sessions", POPULARITY, "context", LEARNING])
+    answers, model = passed(log, ["neighbours", "sessions", POPULARITY, "context", "labels", LEARNING])
     assert max(one.ranked for one in answers) <= 5
     counts = [name for name, variance in zip(FEATURE_NAMES, model.variances, strict=False) if variance > 0]
     assert set(counts) == {*REST, *columns_of(PARTS[REPEATS])} - {"newest"}

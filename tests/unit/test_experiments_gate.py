@@ -16,7 +16,7 @@ from millrace.experiments.policy_values import line_up, policy_values
 from millrace.experiments.shuffled import ShuffledAnswer, ShuffledAnswers
 from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
 from millrace.ranking.model import RankingModel
-from millrace.v1.experiment_pb2 import GateEvidence
+from millrace.v1.experiment_pb2 import AllocationPolicy, GateEvidence
 from millrace.v1.impression_pb2 import Slot
 from millrace.v1.outcome_pb2 import DecidedSlot, ImpressionOrigin, Label, Outcome
 from tests.experiment_support import definition
@@ -196,6 +196,25 @@ def part(request_id: str, labels: dict[int, Label.ValueType], first: bool, final
     for name, value in (given | fields).items():
         setattr(outcome.impression, name, value)
     return outcome
+
+
+def test_one_of_which_too_little_is_known_may_be_shown_to_a_hundredth_of_the_users() -> None:
+    """Nobody may ever click on it: that costs what is borne. One that is surely worse may not."""
+    given = definition(versions=("", "2", "3"), traffic=0.04)
+    given.arms[0].share, given.arms[1].share, given.arms[2].share = 0.75, 0.125, 0.125
+    unknown = [evidence(-0.5, 0.5), evidence(-0.5, 0.5, "3")]
+    both = gates(given, "1", unknown, "", "me")
+    assert [(gate.verdict, gate.override_reason) for gate in both] == [(REFUSED, "")] * 2
+    assert gate_differences(both) == []
+    with pytest.raises(InvalidField, match="failed at the gate"):
+        gates(given, "1", [unknown[0], evidence(-0.2, -0.1, "3")], "", "me")
+    given.arms[2].share += 0.01
+    with pytest.raises(InvalidField, match="version 3 is refused at the gate") as refused:
+        gates(given, "1", unknown, "", "me")
+    assert refused.value.allowed.startswith("versions that pass; refused ones to 1% of all users")
+    moving = definition(traffic=0.04, policy=AllocationPolicy.ALLOCATION_POLICY_THOMPSON)
+    with pytest.raises(InvalidField, match="is refused"):
+        gates(moving, "1", unknown, "", "me")
 
 
 def test_answers_are_put_together_from_the_log() -> None:

@@ -16,6 +16,7 @@ from millrace.registry.registry import Registry
 from millrace.settings import KafkaSettings, MlflowSettings, RetrainSettings, StreamSettings
 from millrace.v1.command_pb2 import Command
 from workers.retrain_orchestrator import brokers
+from workers.retrain_orchestrator.contest import Surroundings
 from workers.retrain_orchestrator.retrainer import Retrainer
 from workers.retrain_orchestrator.turns import Turns, in_thread
 
@@ -53,7 +54,8 @@ class Idle(Retrainer):
     """A retrainer without a retraining."""
 
     def __init__(self, controller: Scripted) -> None:
-        super().__init__(RetrainSettings(), controller, tuple, tuple, lambda key, command: None)
+        nothing = Surroundings(tuple, lambda key, command: None, tuple)
+        super().__init__(RetrainSettings(), controller, nothing, tuple)
 
     def step(self) -> None:
         """Nothing is open."""

@@ -62,10 +62,9 @@ def states(draw: st.DrawFn) -> tuple[Candidates, np.ndarray, UserActivity, int]:
                 *numbers(st.floats(0, 3), 3 * n).reshape(3, n),
                 numbers(times),
                 numbers(st.integers(0, 64)),
-                *numbers(st.floats(0, 1), 6 * n).reshape(6, n),
+                *numbers(st.floats(0, 1), 7 * n).reshape(7, n),
                 numbers(st.integers(0, 10**6)),
-                numbers(st.floats(0, 1)),
-                *numbers(st.floats(-20, 20), len(FIELDS) * n).reshape(len(FIELDS), n),
+                *numbers(st.floats(-20, 20), (len(FIELDS) + 2) * n).reshape(len(FIELDS) + 2, n),
             ],
             axis=1,
         ),
@@ -92,13 +91,16 @@ def one(
     seen_at_ms: int = 0,
     sessions: Sequence[float] = (0.0,) * 8,
     lifts: Sequence[float] = (0.0,) * len(FIELDS),
+    tastes: Sequence[float] = (0.0, 0.0),
     user: UserActivity | None = None,
     state: ItemState | None = None,
 ) -> dict[str, float]:
     candidates = Candidates(
         rows=np.zeros(1, dtype=np.int32),
         sources=np.array([sources]),
-        signals=np.array([[covisit, covisit / 2, 0.25, seen_at_ms, seen_count, *sessions, *lifts]], dtype=np.float64),
+        signals=np.array(
+            [[covisit, covisit / 2, 0.25, seen_at_ms, seen_count, *sessions, *lifts, *tastes]], dtype=np.float64
+        ),
     )
     items = np.array([item_row(state or ItemState())])
     row = compute_features(candidates, items, user or UserActivity(), NOW, HALF_LIVES)[0]
@@ -113,7 +115,7 @@ def popular(short: float, short_as_of_ms: int, long: float, long_as_of_ms: int) 
 
 
 def test_sessions() -> None:
-    found = one(sessions=(0.5, 0.25, 0.1, 0.05, 0.01, 1.0, 9, 0.2))
+    found = one(sessions=(0.5, 0.25, 0.1, 0.05, 0.01, 0.2, 1.0, 9))
     logs = [found[name] for name in ("similar_log", "similar_near_log", "after_log", "before_log", "after_newest_log")]
     assert logs == pytest.approx([math.log(share + 0.001) for share in (0.5, 0.25, 0.1, 0.05, 0.01)])
     assert (found["similar"], found["newest"]) == (0.5, 1.0)
@@ -124,6 +126,11 @@ def test_sessions() -> None:
 def test_circumstances() -> None:
     found = one(lifts=[0.1 * place for place in range(len(FIELDS))])
     assert [found[f"context_{name}"] for name in FIELDS] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+
+
+def test_tastes() -> None:
+    found = one(tastes=(0.5, -1.5))
+    assert (found["taste"], found["taste_session"]) == (0.5, -1.5)
 
 
 def test_covisitation() -> None:
@@ -196,5 +203,5 @@ def test_user() -> None:
 
 def test_the_schema_is_named_after_its_columns() -> None:
     """Another list of columns needs another name: logged features are read by it for weeks."""
-    assert FEATURE_SCHEMA == "v1-a2bd9bf6"
+    assert FEATURE_SCHEMA == "v1-1bc93355"
     assert len(set(FEATURE_NAMES)) == len(FEATURE_NAMES)

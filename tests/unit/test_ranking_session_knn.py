@@ -20,7 +20,7 @@ from millrace.ranking.session_knn import (
     PAIR_PRIOR,
     POSTINGS,
     POSTINGS_NEWEST,
-    _largest,
+    largest,
     most_proposed,
     propose_of_sessions,
 )
@@ -53,7 +53,7 @@ def signals(
     own, before = ([table.rows[item] for item in items if item in table.rows] for items in (session, older))
     pool = CandidatePool(table.rows_max)
     pool.begin(most_proposed(len(own) + len(before)))
-    propose_of_sessions(pool, index, own, before, user)
+    propose_of_sessions(pool, index, np.array([*own, *before], dtype=np.int64), len(own), user)
     assert not index.alike.any()
     names = [table.id_of(row) for row in pool.rows.tolist()]
     return {
@@ -142,7 +142,7 @@ def test_postings_are_bounded_by_place_in_the_session() -> None:
 @given(st.lists(st.floats(-5, 5), min_size=1), st.data())
 def test_the_largest_as_sorting_finds_them(numbers: list[float], data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(numbers)))
-    assert _largest(np.array(numbers), k) == sorted(numbers)[-k]
+    assert largest(np.array(numbers), k) == sorted(numbers)[-k]
 
 
 items = st.sampled_from("abcdefg")

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -22,20 +23,25 @@ from millrace.registry.controller import Controller
 from millrace.registry.gates import GATES_TAG, PASSED
 from millrace.registry.ledger import Ledger, fold
 from millrace.registry.reconcile import decide
-from millrace.registry.retraining import State
+from millrace.registry.retraining import PROMOTED, REJECTED, SHADOWS, Retraining, State
 from millrace.registry.retraining_as_json import status_as_dict
+from millrace.registry.steps import RetrainingStep, event_of
 from millrace.registry.triggers import look, may_train, next_by_schedule_ms
 from millrace.registry.view import RegisteredVersion, RegistryView
 from millrace.settings import HOUR_MS, MINUTE_MS, RetrainSettings
 from millrace.v1.command_pb2 import Command
+from millrace.v1.common_pb2 import Position
 from millrace.v1.drift_pb2 import DriftChannel, DriftEvidence, DriftSignal
 from millrace.v1.experiment_pb2 import DecisionKind, Experiment, ExperimentState
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from tests.registry_support import MODEL, Effects, MemoryJournal, MemoryRegistry
+from workers.retrain_orchestrator.contest import Surroundings
 from workers.retrain_orchestrator.retrainer import Retrainer
 
 NOW = 1_800_000_000_000
 SETTINGS = RetrainSettings()
+# A job is a process: on a busy machine the interpreter alone takes a second to begin.
+DEADLINE_S = 60.0
 
 
 def event(kind: str, number: int, **fields: object) -> ModelEvent:
@@ -162,6 +168,10 @@ def test_one_at_a_time_and_a_command_counts_once() -> None:
 
 
 JOB_SAYS = json.dumps({"version": "2"})
+UNKNOWN = {"refusal": "no log yet"}
+KNOWN = {"answers": 5_000, "users": 1_000, "effect_low": -0.02, "effect_high": 0.1}
+WORSE = {"answers": 5_000, "users": 1_000, "effect_low": -0.2, "effect_high": -0.1}
+BETTER = {"better": True, "reason": "better: saves a lot", "figures": {"low": 0.01}}
 
 
 class Killed(BaseException):
@@ -171,7 +181,17 @@ class Killed(BaseException):
 class World:
     """What outlives an orchestrator: topics, the registry, the tracker."""
 
-    def __init__(self, folder: Path, wins: bool = True, job: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        wins: bool = True,
+        job: str = "",
+        evidence: dict[str, Any] | None = None,
+        compared: dict[str, Any] | None = None,
+        experiments: Literal["auto", "on", "off"] = "auto",
+        tracked: bool = True,
+        shadow_status: int = 0,
+    ) -> None:
         # The job leaves it behind.
         self._trained = folder / uuid.uuid4().hex
         self._job = job or f"import pathlib; pathlib.Path({str(self._trained)!r}).touch(); print({JOB_SAYS!r})"
@@ -181,22 +201,26 @@ class World:
         self.records: dict[str, Experiment] = {}
         self.sent: list[Command] = []
         self.starts = 0
-        self._wins = wins
+        self._wins, self.tracked = wins, tracked
+        self.settings = RetrainSettings(experiments=experiments, tracker_wait_ms=50)
+        self._evidence, self._compared = evidence or UNKNOWN, compared or BETTER
+        self._shadow_status = shadow_status
 
     def orchestrator(self) -> tuple[Controller, Retrainer]:
         """One that has just started."""
         self.starts += 1
         records = lambda: list(self.records.values())  # noqa: E731
         controller = Controller(MODEL, self.journal, self.registry, time.time, records, retraining=SETTINGS)
-        evidence = {"model_version": "2", "champion_version": "1", "refusal": "no log yet", "at_ms": now_ms()}
+        ends = [Position(topic="outcomes", topic_id="t", partition=0, offset=7)]
+        evidence = {"model_version": "2", "champion_version": "1", "at_ms": now_ms(), **self._evidence}
         retrainer = Retrainer(
-            SETTINGS,
+            self.settings,
             controller,
-            records,
+            Surroundings(records, self._send, lambda: ends),
             tuple,
-            self._send,
             train=("-c", self._job),
             measure=("-c", f"print({json.dumps(evidence)!r})"),
+            shadow=("-c", f"import sys; print({json.dumps(self._compared)!r}); sys.exit({self._shadow_status})"),
         )
         return controller, retrainer
 
@@ -208,7 +232,9 @@ class World:
             self.registry.held = RegistryView((*self.registry.held.versions, made), self.registry.held.aliases)
 
     def track(self) -> None:
-        """The tracker obeys; then the version has won, or somebody stops the experiment."""
+        """The tracker obeys, if there is one; then the version has won, or somebody stops the experiment."""
+        if not self.tracked:
+            return
         for command in self.sent:
             try:
                 changed = obey(command, self.records, {MODEL: self.journal.topic}, now_ms())
@@ -249,7 +275,8 @@ def run(world: World, command: Command, kills: Sequence[int] = ()) -> list[str]:
     controller.reconcile()
     world.effects.done.clear()
     world.effects.before = before
-    for _ in range(500):
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
         try:
             controller.answer(command)
             controller.reconcile()
@@ -274,23 +301,121 @@ def end(retrainer: Retrainer) -> None:
         time.sleep(0.002)
 
 
-WON = [
-    *("RETRAINING_STARTED ", "RETRAINING_TRAINS ", "REGISTERED 2", "sent define_experiment"),
-    *("have sent", "sent start_experiment", "have sent"),
+TRAINED = ["RETRAINING_STARTED ", "RETRAINING_TRAINS ", "REGISTERED 2"]
+TRIED = [
+    *("sent define_experiment", "have sent", "sent start_experiment", "have sent"),
     *("CHALLENGER 2", "PROMOTED 2", "champion 2"),
 ]
+PROBED = ["sent define_experiment", "have sent"]
+WON = [*TRAINED, *PROBED, "RETRAINING_SHADOWS 2", *TRIED]
 
 
-def test_from_the_command_to_the_champion(tmp_path: Path) -> None:
+def newest_of(world: World) -> Retraining:
+    newest = world.journal.topic.retrainings.newest
+    assert newest is not None
+    return newest
+
+
+def test_a_version_that_is_known_gets_a_tenth_of_the_users(tmp_path: Path) -> None:
+    world = World(tmp_path, evidence=KNOWN)
+    assert run(world, retrain(MODEL, "me", "")) == [*TRAINED, *PROBED, *TRIED]
+    [record] = world.records.values()
+    assert not record.gates[0].override_reason
+    assert [(arm.model_version, arm.share) for arm in record.definition.arms] == [("", 0.5), ("2", 0.5)]
+    assert record.definition.traffic == 0.2
+    assert (newest_of(world).state, newest_of(world).version) == (State.PROMOTED, "2")
+
+
+def test_one_of_which_too_little_is_known_gets_a_hundredth_after_the_shadow(tmp_path: Path) -> None:
+    """And nobody overrides the gate: it bears that much."""
     world = World(tmp_path)
     assert run(world, retrain(MODEL, "me", "")) == WON
     [record] = world.records.values()
-    assert record.gates[0].override_reason.startswith("it passed the gates of its training")
-    assert [(arm.model_version, arm.share) for arm in record.definition.arms] == [("", 0.5), ("2", 0.5)]
+    assert (record.gates[0].reason, record.gates[0].override_reason) == ("no log yet", "")
+    assert [(arm.model_version, round(arm.share, 6)) for arm in record.definition.arms] == [("", 0.95), ("2", 0.05)]
     assert record.definition.traffic == 0.2
-    newest = world.journal.topic.retrainings.newest
-    assert newest is not None
-    assert (newest.state, newest.version) == (State.PROMOTED, "2")
+    assert newest_of(world).champion == "1"
+    assert [(start.partition, start.offset) for start in newest_of(world).starts] == [(0, 7)]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "compared", "steps", "note"),
+    [
+        (WORSE, BETTER, [], "version 2 gets no traffic: it is surely worse, by -20.0% to -10.0% of the"),
+        (UNKNOWN, {**BETTER, "better": False, "reason": "not better"}, ["RETRAINING_SHADOWS 2"], "in the shadow of"),
+    ],
+)
+@pytest.mark.parametrize("experiments", ["on", "off"])
+def test_one_that_is_surely_worse_is_shown_to_nobody(
+    evidence: dict[str, Any],
+    compared: dict[str, Any],
+    steps: list[str],
+    note: str,
+    experiments: Literal["on", "off"],
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, evidence=evidence, compared=compared, experiments=experiments)
+    assert run(world, retrain(MODEL, "me", "")) == [*TRAINED, *steps, "REJECTED 2"]
+    assert newest_of(world).note.startswith(note)
+
+
+def test_without_experiments_the_shadow_decides(tmp_path: Path) -> None:
+    world = World(tmp_path, evidence=KNOWN, experiments="off")
+    assert run(world, retrain(MODEL, "me", "")) == [*TRAINED, "RETRAINING_SHADOWS 2", "PROMOTED 2", "champion 2"]
+    assert newest_of(world).note == "in the shadow of version 1: better: saves a lot"
+    reign = world.journal.topic.reign
+    assert reign is not None
+    assert (reign.previous_version, reign.run_id, reign.figures["low"]) == ("1", "r", 0.01)
+
+
+def test_a_comparison_that_cannot_be_ends_it(tmp_path: Path) -> None:
+    world = World(tmp_path, compared={"problem": "the log is gone"}, shadow_status=4)
+    assert run(world, retrain(MODEL, "me", ""))[-1] == "REJECTED 2"
+    assert newest_of(world).note == "it could not be compared: the log is gone"
+
+
+def test_another_champion_is_another_comparison(tmp_path: Path) -> None:
+    """What was compared with the one before says nothing of it."""
+    world = World(tmp_path, experiments="off", compared={})
+    controller, retrainer = world.orchestrator()
+    controller.reconcile()
+    controller.answer(retrain(MODEL, "me", ""))
+    while newest_of(world).state != State.SHADOW:
+        controller.reconcile()
+        retrainer.step()
+        world.train()
+        time.sleep(0.002)
+    ledger, present = world.journal.topic, newest_of(world)
+    stale = RetrainingStep(PROMOTED, "better", champion="1")
+    ledger.apply(event("REGISTERED", 9, model_version="9"))
+    ledger.apply(event("PROMOTED", 9, model_version="9"))
+    assert event_of(ledger, present, stale, now_ms(), 0) is None
+    again = event_of(ledger, present, RetrainingStep(SHADOWS, "", champion="9"), now_ms(), 0)
+    assert again is not None
+    assert not ledger.took(again.event_id)
+    ledger.apply(again)
+    assert newest_of(world).champion == "9"
+    assert event_of(ledger, present, RetrainingStep(REJECTED, ""), now_ms(), 0) is None, "of a state that was"
+    end(retrainer)
+
+
+def test_after_a_rollback_the_shadow_promotes_nobody_for_a_while() -> None:
+    ledger = champion()
+    ledger.apply(event("PROMOTED", 2, model_version="0"))
+    ledger.apply(event("ROLLED_BACK", 3, model_version="1"))
+    started(ledger, 4)
+    ledger.apply(event("REGISTERED", 4, model_version="2", retraining_id="RETRAINING_STARTED 4"))
+    present, step = ledger.retrainings.newest, RetrainingStep(PROMOTED, "better", champion="1")
+    assert present is not None
+    assert event_of(ledger, present, step, NOW + HOUR_MS - 1, HOUR_MS) is None
+    assert event_of(ledger, present, step, NOW + HOUR_MS, HOUR_MS) is not None
+
+
+def test_where_no_tracker_answers_for_a_while_the_shadow_decides(tmp_path: Path) -> None:
+    world = World(tmp_path, evidence=KNOWN, tracked=False)
+    done = run(world, retrain(MODEL, "me", ""))
+    assert [one for one in done if "sen" not in one] == [*TRAINED, "RETRAINING_SHADOWS 2", "PROMOTED 2", "champion 2"]
+    assert done[3] == "sent define_experiment"
 
 
 def test_an_experiment_that_somebody_stops_leaves_the_champion(tmp_path: Path) -> None:
@@ -350,7 +475,7 @@ def test_killed_anywhere_every_step_is_taken_once(tmp_path: Path) -> None:
     """In every place, and in two; commands may be sent twice, and the tracker acts on them once."""
     kills = 0
     for first in range(len(WON)):
-        for second in range(first, len(WON), 2):
+        for second in range(first, len(WON), 3):
             world = World(tmp_path)
             done = run(world, retrain(MODEL, "me", ""), (first, second + 1))
             events = [one for one in done if "sent" not in one]

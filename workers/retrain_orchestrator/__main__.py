@@ -23,8 +23,10 @@ from millrace.stream.admin import topic_ids
 from millrace.stream.backoff import Backoff
 from millrace.stream.http import serve_health
 from millrace.stream.shutdown import Shutdown
-from millrace.topics import COMMANDS, MODEL_EVENTS
+from millrace.stream.window import find_ends
+from millrace.topics import COMMANDS, MODEL_EVENTS, OUTCOMES
 from workers.retrain_orchestrator.app import build
+from workers.retrain_orchestrator.contest import Surroundings
 from workers.retrain_orchestrator.retrainer import TRAIN, Retrainer
 from workers.retrain_orchestrator.turns import NAME, Turns, in_thread
 
@@ -61,14 +63,13 @@ async def run(values: Settings, train: Sequence[str]) -> int:
         retraining=values.retrain,
     )
     sender = CommandSender(kafka)
-    retrainer = Retrainer(
-        values.retrain,
-        controller,
-        decisions,
-        signals,
-        lambda key, command: sender.send(key, command, SEND_TIMEOUT_S),
-        train,
+    surroundings = Surroundings(
+        experiments=decisions,
+        send=lambda key, command: sender.send(key, command, SEND_TIMEOUT_S),
+        ends=lambda: find_ends(kafka, OUTCOMES),
     )
+    cool_down_ms = values.orchestrator.cool_down_ms
+    retrainer = Retrainer(values.retrain, controller, surroundings, signals, cool_down_ms, train)
     turns = Turns(controller, retrainer, values.orchestrator.reconcile_interval_ms / 1_000)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     with (

@@ -98,6 +98,8 @@ LABELS: Mapping[str, str] = {
     "context_other": "fits the other circumstances",
     "user_activity": "how active the user is",
     "user_idle": "time since the user was here",
+    "taste": "to the user's taste",
+    "taste_session": "to the taste of this session",
     "intercept": "starting point",
 }
 SOURCES: Mapping[str, str] = {

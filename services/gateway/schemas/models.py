@@ -87,7 +87,7 @@ class RetrainingStatus(BaseModel):
     """How retraining stands; null where there is none."""
 
     model: str
-    state: Annotated[str, Field(description="idle, collecting, training, evaluating or challenger.")]
+    state: Annotated[str, Field(description="idle, collecting, training, evaluating, shadow or challenger.")]
     champion: str | None
     newest: Annotated[
         dict[str, Any] | None, Field(description="Under way, or the last one: promoted, rejected or failed, and why.")
