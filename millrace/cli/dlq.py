@@ -18,6 +18,7 @@ from millrace.settings import KafkaSettings, settings
 
 if TYPE_CHECKING:
     from millrace.inspection.letters import Choice, Letter
+    from millrace.inspection.settling import Action
     from millrace.topics import Topic
 
 STATES = ("open", "replayed", "dropped", "all")
@@ -118,23 +119,14 @@ def drop(letters: tuple[str, ...], dry_run: bool, as_json: bool, **filters: str 
     _settle("drop", letters, filters, dry_run, as_json)
 
 
-def _settle(what: str, letters: Sequence[str], filters: Mapping[str, str | None], dry_run: bool, as_json: bool) -> None:
-    from millrace.inspection.settling import Settled, Settler
+def _settle(
+    what: Action, letters: Sequence[str], filters: Mapping[str, str | None], dry_run: bool, as_json: bool
+) -> None:
+    from millrace.inspection.settling import foreseen, settle
 
     done = {"replay": "replayed", "drop": "dropped"}[what]
     choices = list(_choices(letters, filters))
-    settled: dict[str, Settled] = {}
-    if dry_run:
-        for choice, topic in choices:
-            states = [letter.state for letter in _read(topic, choice)]
-            before = states.count("replayed") + (states.count("dropped") if what == "drop" else 0)
-            settled[topic.name] = Settled(len(states) - before, before)
-    else:
-        # Opened first: who settled before settles no more, so that the marks that are read next are all there are.
-        with Settler(_kafka()) as settler:
-            act = settler.replay if what == "replay" else settler.drop
-            for choice, topic in choices:
-                settled[topic.name] = act(_read(topic, choice))
+    settled = (foreseen if dry_run else settle)(_kafka(), what, choices)
     if as_json:
         for name, counts in settled.items():
             said = {"topic": name, done: counts.done, "settled_before": counts.before, "dry_run": dry_run}
@@ -148,7 +140,7 @@ def _settle(what: str, letters: Sequence[str], filters: Mapping[str, str | None]
         sys.exit(1)
 
 
-def _choices(named: Sequence[str], filters: Mapping[str, str | None]) -> Iterator[tuple[Choice, Topic]]:
+def _choices(named: Sequence[str], filters: Mapping[str, str | None]) -> Iterator[tuple[Topic, Choice]]:
     """What is chosen of each topic that is named; of all, if none is."""
     from millrace.events.build import now_ms
     from millrace.inspection.letters import Choice, parse_letter
@@ -179,18 +171,17 @@ def _choices(named: Sequence[str], filters: Mapping[str, str | None]) -> Iterato
             since_ms=None if since is None else parse_time(since, now_ms(), "since"),
             fits=None if where is None else parse(where, buried[name].message),
         )
-        yield choice, buried[name]
+        yield buried[name], choice
 
 
-def _newest(choices: Sequence[tuple[Choice, Topic]], limit: int) -> Iterator[tuple[Sequence[Letter], int]]:
+def _newest(choices: Sequence[tuple[Topic, Choice]], limit: int) -> Iterator[tuple[Sequence[Letter], int]]:
     """The newest letters of each topic, oldest first, and how many older ones there are."""
     from concurrent.futures import ThreadPoolExecutor
 
-    def read(chosen: tuple[Choice, Topic]) -> tuple[Sequence[Letter], int]:
-        choice, topic = chosen
+    def read(chosen: tuple[Topic, Choice]) -> tuple[Sequence[Letter], int]:
         newest: deque[Letter] = deque(maxlen=limit)
         found = 0
-        for letter in _read(topic, choice):
+        for letter in _read(*chosen):
             newest.append(letter)
             found += 1
         return newest, found - len(newest)
@@ -201,9 +192,9 @@ def _newest(choices: Sequence[tuple[Choice, Topic]], limit: int) -> Iterator[tup
 
 
 def _read(topic: Topic, choice: Choice) -> Iterator[Letter]:
-    from millrace.inspection.letters import read_letters
+    from millrace.inspection.letters import chosen
 
-    return (letter for letter in read_letters(_kafka(), topic) if choice.takes(letter))
+    return chosen(_kafka(), topic, choice)
 
 
 def _one(name: str) -> Letter:

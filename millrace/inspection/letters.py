@@ -140,6 +140,8 @@ class Choice:
         A part of the reason.
     since_ms
         Those that were buried then or later, Unix milliseconds.
+    until
+        Offset of the last letter that may be chosen: what was buried since it was looked at is another matter.
     fits
         A condition on the message; letters that cannot be decoded do not fit.
     """
@@ -151,6 +153,7 @@ class Choice:
     reason: str | None = None
     key: str | None = None
     since_ms: int | None = None
+    until: int | None = None
     fits: Callable[[Message], bool] | None = None
 
     def takes(self, letter: Letter) -> bool:
@@ -165,8 +168,14 @@ class Choice:
             and (self.reason is None or self.reason in letter.reason)
             and (self.key is None or letter.key == self.key.encode())
             and (self.since_ms is None or letter.buried_at_ms >= self.since_ms)
+            and (self.until is None or letter.place <= self.until)
             and (self.fits is None or (letter.message is not None and self.fits(letter.message)))
         )
+
+
+def chosen(kafka: KafkaSettings, topic: Topic, choice: Choice) -> Iterator[Letter]:
+    """The letters beside a topic that a choice takes. Raises as :func:`read_letters` does."""
+    return (letter for letter in read_letters(kafka, topic) if choice.takes(letter))
 
 
 def parse_letter(text: str, topics: Mapping[str, Topic]) -> tuple[Topic, int | None]:

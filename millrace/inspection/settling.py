@@ -16,11 +16,14 @@ from typing import Literal, Self
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from millrace.errors import InfrastructureError, MillraceError
-from millrace.inspection.letters import Letter
+from millrace.inspection.letters import Choice, Letter, chosen
 from millrace.settings import KafkaSettings
 from millrace.stream import logs
 from millrace.stream.clients import producer_config
 from millrace.stream.dead_letters import MARK, PREFIX, REPLAY_PREFIX, REPLAY_WORKER
+from millrace.topics import Topic
+
+Action = Literal["replay", "drop"]
 
 _TRANSACTIONAL_ID = "millrace.dlq"
 # Readers of the topic wait for an open transaction: what a killed settler leaves is aborted after this long.
@@ -33,10 +36,48 @@ _REPLACED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaErro
 
 @dataclass(slots=True)
 class Settled:
-    """How many letters were settled, and how many had been before."""
+    """How many letters were settled, and how many had been before.
+
+    Attributes
+    ----------
+    last
+        Offset of the last of them; -1 if there was none.
+    """
 
     done: int = 0
     before: int = 0
+    last: int = -1
+
+
+def settle(kafka: KafkaSettings, action: Action, choices: Iterable[tuple[Topic, Choice]]) -> dict[str, Settled]:
+    """Replay or drop the letters that are chosen; how many of each topic.
+
+    Raises
+    ------
+    MillraceError
+        Somebody else settles now; what is not settled yet is left to them.
+    InfrastructureError
+        The broker does not answer, or refuses a record.
+    """
+    # Opened first: who settled before settles no more, so that the marks that are read next are all there are.
+    with Settler(kafka) as settler:
+        act = settler.replay if action == "replay" else settler.drop
+        return {topic.name: act(chosen(kafka, topic, choice)) for topic, choice in choices}
+
+
+def foreseen(kafka: KafkaSettings, action: Action, choices: Iterable[tuple[Topic, Choice]]) -> dict[str, Settled]:
+    """What :func:`settle` would do now. Raises InfrastructureError, or MillraceError where there is no such topic."""
+    before = {"replay": ("replayed",), "drop": ("replayed", "dropped")}[action]
+    found: dict[str, Settled] = {}
+    for topic, choice in choices:
+        counts = found[topic.name] = Settled()
+        for letter in chosen(kafka, topic, choice):
+            counts.last = max(counts.last, letter.place)
+            if letter.state in before:
+                counts.before += 1
+            else:
+                counts.done += 1
+    return found
 
 
 class Settler:
@@ -103,6 +144,7 @@ class Settler:
     @staticmethod
     def _unsettled(letters: Iterable[Letter], passed: Sequence[str], settled: Settled) -> Iterator[Letter]:
         for letter in letters:
+            settled.last = max(settled.last, letter.place)
             if letter.state in passed:
                 settled.before += 1
             else:

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from millrace.inspection.letters import read_letters
 from millrace.settings import KafkaSettings
 from millrace.stream.codec import encode
 from millrace.topics import DRIFT_SIGNALS, INTERACTIONS
@@ -22,7 +23,7 @@ from tests.conftest import StartProcess
 from tests.gateway_stack import Running, gateway_stack
 from tests.gateway_support import TIMEOUT_S, Answer
 from tests.processes import in_time
-from tests.stream_support import send
+from tests.stream_support import headers_of, read_all, send
 
 HOSTILE = "<script>alert(1)</script>"
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"
@@ -275,6 +276,32 @@ def test_dead_letters_say_why_they_are_dead(running: Running) -> None:
     original = re.search(r'href="(/console/topics/interactions/\d+/\d+)"', letter)
     assert original is not None
     assert "It is not what this topic carries" in page(running, original[1])
+
+
+def test_a_dead_letter_is_replayed_once_by_a_page_of_the_console(running: Running) -> None:
+    found = re.search(r'href="(/console/dead-letters/confirm\?[^"]*worker=feature_updater[^"]*)"', letters(running))
+    assert found is not None
+    again = unescape(found[1])
+    asked = page(running, again)
+    assert "Replay one message of interactions?" in asked
+    fields = {name: field(asked, name) for name in ("topic", "place", "worker", "reason", "until")}
+    refused = posted(running, "/console/dead-letters/replay", fields, Origin="http://elsewhere.example")
+    assert refused.status == 403
+    assert posted(running, "/console/dead-letters/replay", fields).status == 200
+    # What is not mended fails again: a letter of its own, of which a form that is sent again knows nothing.
+    in_time(lambda: letters(running).count("<td>feature updater</td>") == 2)
+    assert b"Nothing was left to replay" in posted(running, "/console/dead-letters/replay", fields).body
+    replays = [headers_of(record).get("replay.worker") for record in read_all(running.kafka, INTERACTIONS.name)]
+    assert [worker for worker in replays if worker] == [b"feature_updater"]
+    [settled] = [one for one in read_letters(running.kafka, INTERACTIONS) if one.state == "replayed"]
+    query = urlencode({"topic": "interactions", "place": settled.place})
+    assert "Nothing was left to replay" in page(running, f"/console/dead-letters/confirm?{query}")
+    for query in ("topic=impressions-of-others", "topic=interactions&place=-1", "topic=item-state"):
+        page(running, f"/console/dead-letters/confirm?{query}", 422 if "place" in query else 404)
+
+
+def letters(running: Running) -> str:
+    return page(running, "/console/dead-letters")
 
 
 def test_pages_that_are_open_do_not_keep_a_gateway_from_ending(running: Running) -> None:

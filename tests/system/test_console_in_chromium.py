@@ -17,7 +17,7 @@ from tests.browser import DESKTOP, PHONE, Browser, browser
 from tests.conftest import StartProcess
 from tests.gateway_stack import Running, gateway_stack
 from tests.processes import in_time
-from tests.stream_support import send
+from tests.stream_support import headers_of, read_all, send
 
 pytestmark = pytest.mark.system
 
@@ -153,6 +153,26 @@ def test_a_version_is_promoted_by_keyboard_after_a_second_question(running: Runn
     window.open("/console/models")
     running.tell("PROMOTED", "2", command.command_id, model="ranker", previous_version="1")
     window.until(lambda: "Champion: version 2" in window.text("main"))
+    assert window.problems() == []
+
+
+def test_a_dead_letter_is_replayed_by_keyboard_after_a_second_question(running: Running, window: Browser) -> None:
+    window.open("/console/dead-letters")
+    window.one(".letters a").click()
+    window.until(lambda: "Put aside by" in window.text("h1"))
+    window.tab_to("Replay …")
+    window.press(Keys.ENTER)
+    window.until(lambda: "Replay one message of interactions?" in window.text("h1"))
+    assert window.inaccessible() == []
+    window.tab_to("Replay it")
+    window.press(Keys.ENTER)
+    window.until(lambda: "Replayed one message of interactions" in window.text("h1"))
+    marks = [headers_of(one).get("dlq.mark") for one in read_all(running.kafka, INTERACTIONS.dlq)]
+    assert marks.count(b"replayed") == 1
+    # Asked again, from a page that was left open, it is not done again.
+    window.driver.back()
+    window.one("button.primary").click()
+    window.until(lambda: "Nothing was left to replay" in window.text("h1"))
     assert window.problems() == []
 
 
