@@ -197,17 +197,20 @@ def _delays_ms(kafka: KafkaSettings) -> list[float]:
 
 
 def read(kafka: KafkaSettings, topic: Topic) -> list[KafkaMessage]:
-    """Every message of a topic."""
+    """Every message that a topic has now. Others may come meanwhile: such a topic has no end that a reader reaches."""
     consumer = Consumer(consumer_config(kafka, "bench") | {"enable.partition.eof": True}, logger=logs.kafka_logger())
-    numbers = range(topic.partitions(kafka))
-    consumer.assign([TopicPartition(topic.name, number, 0) for number in numbers])
-    messages, ended = [], 0
-    while ended < len(numbers):
+    partitions = [TopicPartition(topic.name, number, 0) for number in range(topic.partitions(kafka))]
+    ends = {one.partition: consumer.get_watermark_offsets(one, timeout=START_TIMEOUT_S)[1] for one in partitions}
+    consumer.assign(partitions)
+    messages, open_ones = [], set(ends)
+    while open_ones:
         for message in consumer.consume(1_000, 1.0):
+            number = message.partition() or 0
+            # The last offset may be a marker of a transaction: then the end is told, or a later message comes.
+            if message.error() is not None or (message.offset() or 0) >= ends[number] - 1:
+                open_ones.discard(number)
             if message.error() is None:
                 messages.append(message)
-            else:
-                ended += 1
     consumer.close()
     return messages
 

@@ -42,7 +42,9 @@ from millrace.stream.shutdown import Shutdown
 logs.configure(ObservabilitySettings(), "stubborn")
 with Shutdown(lambda: None, float(sys.argv[1])):
     print("ready", flush=True)
-    time.sleep(600)
+    # As our processes do: a signal that comes just before a thread sleeps is looked at when it wakes.
+    while True:
+        time.sleep(0.05)
 """
 
 
