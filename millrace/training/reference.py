@@ -2,6 +2,9 @@
 
 Only served slots count, seen or not: candidates that were drawn beside a click without an answer are nothing that is
 served. Blocks are days of serving time for values, which have a daily season, and hours for labels.
+
+Of the slots that were served last only the clicks are known: that there was none is known when the attribution window
+closes. So labels count up to where they are settled.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from millrace.drift.storing import Labels, ModelReference
 from millrace.features.segments import SEGMENTS
 from millrace.ranking.model import RankingModel
 from millrace.settings import DAY_MS, HOUR_MS
-from millrace.training.slots import CLICKED, NO_SEGMENT, SlotFile, Slots, examples
+from millrace.training.slots import ALWAYS, CLICKED, NO_SEGMENT, SlotFile, Slots, examples, served_until
 
 SAMPLE = 100_000
 """Slots whose quantiles become edges: the error of a quantile among them is a sixth of a percent at most, and a cell
@@ -94,11 +97,29 @@ def count_values(
     return [Values(name, *each) for name, *each in zip(names, edges, days, *parts, strict=True)]
 
 
-def count_clicks(slots: SlotFile) -> Mapping[str, dict[int, Block]]:
-    """Name of a click-through -> number of the hour of serving -> its outcomes."""
+def settled_before(slots: SlotFile, attribution_ms: int) -> int:
+    """The serving time before which all labels are known, Unix milliseconds; 0 if nothing was served.
+
+    Parameters
+    ----------
+    attribution_ms
+        The joiner's attribution window.
+    """
+    newest = [served_until(block[block["served"]]) for block in slots.blocks()]
+    return max(max(newest, default=0) - attribution_ms, 0)
+
+
+def count_clicks(slots: SlotFile, settled_ms: int = ALWAYS) -> Mapping[str, dict[int, Block]]:
+    """Name of a click-through -> number of the hour of serving -> its outcomes.
+
+    Parameters
+    ----------
+    settled_ms
+        What was served later does not count, Unix milliseconds.
+    """
     found: dict[str, dict[int, Block]] = {CLICK_THROUGH: {}}
     for block in slots.blocks():
-        seen = examples(block[block["served"]])
+        seen = examples(block[block["served"] & (block["served_ms"] < settled_ms)])
         hours, clicked = seen["served_ms"] // HOUR_MS, seen["label"] == CLICKED
         keys, places = np.unique(np.stack([hours, seen["segment"].astype(np.int64)]), axis=1, return_inverse=True)
         counts, clicks = np.bincount(places.ravel()), np.bincount(places.ravel(), weights=clicked)

@@ -43,7 +43,7 @@ from millrace.topics import MODEL_EVENTS, OUTCOMES
 from millrace.training import drawings, fit, gates, golden
 from millrace.training.intake import Intake, NotEnough
 from millrace.training.measure import ALL, Line, Measured, measure
-from millrace.training.reference import count_clicks, count_values, make_reference
+from millrace.training.reference import count_clicks, count_values, make_reference, settled_before
 from millrace.training.slots import SlotFile
 from millrace.v1.outcome_pb2 import Outcome
 from workers.retrain_orchestrator.contenders import champion_before, popularity
@@ -94,6 +94,8 @@ class Trained:
     against: str
     against_name: str
     newest: int
+    # Labels of what was served before are all known.
+    settled_ms: int
 
 
 def train(settings: Settings, asked: Asked, cancellation: Cancellation) -> RegisteredVersion:
@@ -221,7 +223,8 @@ class _Job:
         if champion is not None:
             contenders[CHAMPION] = champion
         self._progress.begin("measuring", len(contenders) * (parts.newest - parts.choosing))
-        measured = measure(contenders, slots, parts.choosing, parts.newest, did)
+        settled_ms = settled_before(slots, self._settings.joiner.attribution_window_ms)
+        measured = measure(contenders, slots, parts.choosing, parts.newest, did, settled_ms)
         learned = {number: end for number, (_, end) in self._window.bounds.items()}
         return Trained(
             state=new.ranker.state(0, learned, self._window.topic_id),
@@ -230,6 +233,7 @@ class _Job:
             against=CHAMPION if champion is not None else POPULARITY,
             against_name=f"champion {self._ledger.champion}" if champion is not None else POPULARITY,
             newest=parts.choosing,
+            settled_ms=settled_ms,
         )
 
     def _files(self, slots: SlotFile, trained: Trained, intake: Intake) -> Path:
@@ -238,7 +242,8 @@ class _Job:
         (files / ARTIFACT_PATH).mkdir(parents=True)
         self._progress.begin("counting features", len(slots))
         values = count_values(slots, trained.newest, trained.state.model, self._progress.did)
-        reference = make_reference(values, count_clicks(slots), trained.measured.hours[NEW])
+        clicks = count_clicks(slots, trained.settled_ms)
+        reference = make_reference(values, clicks, trained.measured.hours[NEW])
         (files / ARTIFACT_PATH / REFERENCE_FILE).write_bytes(reference.to_bytes())
         (files / ARTIFACT_PATH / STATE_FILE).write_bytes(trained.state.to_bytes())
         measured, seed = trained.measured, self._asked.seed
