@@ -20,6 +20,7 @@ from millrace.registry.view import RegisteredVersion, RegistryView
 from millrace.settings import RetrainSettings
 from millrace.v1.command_pb2 import Command
 from millrace.v1.common_pb2 import Position
+from millrace.v1.drift_pb2 import DriftSignal
 from millrace.v1.experiment_pb2 import DecisionKind, Experiment, ExperimentState
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from tests.registry_support import MODEL, Effects, MemoryJournal, MemoryRegistry
@@ -74,10 +75,14 @@ class World:
         experiments: Literal["auto", "on", "off"] = "auto",
         tracked: bool = True,
         shadow_status: int = 0,
+        signals: Sequence[DriftSignal] = (),
+        collected: str = "",
     ) -> None:
         # The job leaves it behind.
         self._trained = folder / uuid.uuid4().hex
-        self._job = job or f"import pathlib; pathlib.Path({str(self._trained)!r}).touch(); print({JOB_SAYS!r})"
+        leaves = f"pathlib.Path({str(self._trained)!r}).write_text(' '.join(sys.argv))"
+        self._job = job or f"import pathlib, sys; {leaves}; print({JOB_SAYS!r})"
+        self._signals, self._collected = signals, collected
         self.effects = Effects()
         self.journal = MemoryJournal(self.effects)
         self.registry = MemoryRegistry(self.effects)
@@ -85,7 +90,7 @@ class World:
         self.sent: list[Command] = []
         self.starts = 0
         self._wins, self.tracked = wins, tracked
-        self.settings = RetrainSettings(experiments=experiments, tracker_wait_ms=50)
+        self.settings = RetrainSettings(experiments=experiments, tracker_wait_ms=50, collect_ms=0)
         self._evidence, self._compared = evidence or UNKNOWN, compared or BETTER
         self._shadow_status = shadow_status
 
@@ -93,19 +98,28 @@ class World:
         """One that has just started."""
         self.starts += 1
         records = lambda: list(self.records.values())  # noqa: E731
-        controller = Controller(MODEL, self.journal, self.registry, time.time, records, retraining=self.settings)
+        signals = lambda: self._signals  # noqa: E731
+        controller = Controller(
+            MODEL, self.journal, self.registry, time.time, records, signals=signals, retraining=self.settings
+        )
         ends = [Position(topic="outcomes", topic_id="t", partition=0, offset=7)]
         evidence = {"model_version": "2", "champion_version": "1", "at_ms": now_ms(), **self._evidence}
         retrainer = Retrainer(
             self.settings,
             controller,
             Surroundings(records, self._send, lambda: ends),
-            tuple,
+            signals,
             train=("-c", self._job),
+            collected=("-c", self._collected),
             measure=("-c", f"print({json.dumps(evidence)!r})"),
             shadow=("-c", f"import sys; print({json.dumps(self._compared)!r}); sys.exit({self._shadow_status})"),
         )
         return controller, retrainer
+
+    @property
+    def job_arguments(self) -> str:
+        """Those of the training job that has run."""
+        return self._trained.read_text()
 
     def train(self) -> None:
         """The job that has run makes its version, once."""
@@ -143,8 +157,13 @@ class World:
         self.effects.take("have sent")
 
 
-def run(world: World, command: Command, kills: Sequence[int] = ()) -> list[str]:
+def run(world: World, command: Command | None = None, kills: Sequence[int] = ()) -> list[str]:
     """Everything until the retraining has ended; the process is killed ahead of these effects, counted from the first.
+
+    Parameters
+    ----------
+    command
+        What asks for it; None: drift does.
 
     Returns what was done.
     """
@@ -161,7 +180,8 @@ def run(world: World, command: Command, kills: Sequence[int] = ()) -> list[str]:
     deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline:
         try:
-            controller.answer(command)
+            if command is not None:
+                controller.answer(command)
             controller.reconcile()
             retrainer.step()
         except Killed:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +30,8 @@ from tests.retraining_support import (
     champion,
     end,
     event,
+    newest_of,
+    now_ms,
     run,
     started,
 )
@@ -65,11 +69,62 @@ def test_labels_that_drift_start_one_after_a_while() -> None:
     assert present is not None
     assert (present.state, present.retraining_id) == (State.COLLECTING, found.event_id)
     # The changed world is to be learned: it is waited for, and not if somebody asks.
-    assert not may_train(present, SETTINGS, NOW + SETTINGS.collect_ms - 1)
-    assert may_train(present, SETTINGS, NOW + SETTINGS.collect_ms)
-    assert may_train(replace(present, signal_id=""), SETTINGS, NOW)
+    assert not may_train(present, SETTINGS, NOW + SETTINGS.collect_ms - 1, enough=True)
+    assert may_train(present, SETTINGS, NOW + SETTINGS.collect_ms, enough=True)
+    assert may_train(replace(present, signal_id="", since_ms=0), SETTINGS, NOW)
+    # And enough of it, for at most three days.
+    assert not may_train(present, SETTINGS, NOW + SETTINGS.collect_max_ms - 1)
+    assert may_train(present, SETTINGS, NOW + SETTINGS.collect_max_ms)
+    waits = [status_as_dict(ledger, (), (), SETTINGS, NOW + hours * HOUR_MS)["waits"] for hours in (0, 2)]
+    assert waits == [
+        ["outcomes of the changed world come in for another 60 min"],
+        ["outcomes of the changed world come in until there are enough, for at most another 70 h"],
+    ]
     assert look(ledger, [drift()], SETTINGS, NOW).event is None
     assert look(champion(), [drift(version="0")], SETTINGS, NOW).event is None, "of a version that serves no more"
+
+
+@pytest.mark.parametrize("estimated_ms", [0, NOW - 3 * HOUR_MS])
+def test_a_retraining_for_drift_carries_the_time_of_the_change(estimated_ms: int) -> None:
+    """Where there is no estimate, the world had changed when that was found."""
+    ledger, signal = champion(), drift()
+    signal.changed_at_ms = estimated_ms
+    found = look(ledger, [signal], SETTINGS, NOW).event
+    assert found is not None
+    ledger.apply(found)
+    newest: Any = status_as_dict(ledger, [signal], (), SETTINGS, NOW)["newest"]
+    assert newest["since_ms"] == found.since_ms == (estimated_ms or signal.first_at_ms)
+    by_hand = decide(champion(), retrain(MODEL, "me", ""), NOW)
+    assert by_hand.since_ms == 0
+
+
+def test_killed_while_it_collects_it_goes_on_from_the_same_change(tmp_path: Path) -> None:
+    changed_ms = now_ms() - 3 * HOUR_MS
+    signal, enough, counted = drift(), tmp_path / "enough", tmp_path / "counted"
+    signal.changed_at_ms, signal.first_at_ms, signal.at_ms = (changed_ms + hours * HOUR_MS for hours in range(3))
+    count = (
+        f"import json, pathlib, sys; print(json.dumps({{'enough': pathlib.Path({str(enough)!r}).exists(), "
+        f"'reason': 'few'}})); pathlib.Path({str(counted)!r}).write_text(' '.join(sys.argv))"
+    )
+    world = World(tmp_path, signals=[signal], collected=count)
+    for _ in range(2):
+        controller, retrainer = world.orchestrator()
+        controller.reconcile()
+        while not counted.exists():
+            retrainer.step()
+            time.sleep(0.002)
+        end(retrainer)
+        assert f"--since={changed_ms}" in counted.read_text()
+        counted.unlink()
+        assert newest_of(world).state == State.COLLECTING
+        # The next one finds it in model-events, whatever the detector says by then.
+        signal.changed_at_ms = changed_ms + MINUTE_MS
+    enough.touch()
+    assert run(world)[0] == "RETRAINING_TRAINS "
+    assert newest_of(world).since_ms == changed_ms
+    assert f"--since={changed_ms}" in world.job_arguments
+    assert world.effects.done.count("RETRAINING_STARTED ") == 0
+    assert world.journal.topic.retrainings.count == 1
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
-"""The outcomes of a window, from Kafka to slots on disk, without those of people who asked to be forgotten."""
+"""The outcomes of a window, from Kafka to slots on disk."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from millrace.topics import OUTCOMES
 from millrace.training.intake import Intake
 from millrace.training.slots import SlotFile
 from millrace.v1.outcome_pb2 import Outcome
-from workers.retrain_orchestrator.training_erasures import Erasures, forgotten
+from workers.retrain_orchestrator.training_erasures import forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,22 @@ def newest_window(settings: Settings, since_ms: int = 0) -> Window:
     return find_window(settings.kafka, OUTCOMES, max(begins_ms, since_ms))
 
 
-def read(settings: Settings, window: Window, folder: Path, into: SlotFile, did: Callable[[float], None]) -> Read:
+def read(
+    settings: Settings,
+    window: Window,
+    folder: Path,
+    into: SlotFile,
+    erasures: Callable[[Iterable[str]], Mapping[str, int]] = lambda _: {},
+    did: Callable[[float], None] = lambda _: None,
+) -> Read:
     """Append the slots of a window to a file, in the order of the log.
 
     Parameters
     ----------
     folder
         Takes the slots of each partition meanwhile.
+    erasures
+        When some users were erased last, as ``Erasures.of``: what is from before is left out.
     did
         Told how many offsets were read since the last time.
 
@@ -57,17 +66,17 @@ def read(settings: Settings, window: Window, folder: Path, into: SlotFile, did: 
     UnusableData
         More slots than the disk is to hold.
     InfrastructureError
-        Kafka or Redis does not answer.
+        Kafka does not answer.
     """
     reader, before = WindowReader(settings.kafka, OUTCOMES, window, settings.stream), 0
     span_ms: tuple[int, int] | None = None
     left_out = 0
-    with Intake(folder, settings.training) as intake, Erasures(settings) as erasures:
+    with Intake(folder, settings.training) as intake:
         for batch in reader.batches():
             for undecodable in batch.refused:
                 intake.refuse(undecodable.reason)
             known = [(one, one.message) for one in batch.records if isinstance(one.message, Outcome)]
-            erased = erasures.of(outcome.user_id for _, outcome in known)
+            erased = erasures(outcome.user_id for _, outcome in known)
             for record, outcome in known:
                 at_ms = record.append_time_ms
                 if forgotten(outcome, at_ms, erased):

@@ -50,6 +50,7 @@ from workers.retrain_orchestrator.progress import Progress
 from workers.retrain_orchestrator.reading import newest_window, read
 from workers.retrain_orchestrator.scratch import scratch
 from workers.retrain_orchestrator.signals import Cancellation
+from workers.retrain_orchestrator.training_erasures import Erasures
 from workers.retrain_orchestrator.training_note import note
 
 log = structlog.stdlib.get_logger(__name__)
@@ -194,7 +195,8 @@ class _Job:
     def _read(self, slots: SlotFile) -> Intake:
         """The window's slots to disk."""
         self._progress.begin("reading outcomes", self._window.offsets)
-        found = read(self._settings, self._window, self._folder, slots, self._progress.did)
+        with Erasures(self._settings) as erasures:
+            found = read(self._settings, self._window, self._folder, slots, erasures.of, self._progress.did)
         self._span_ms, self._forgotten = found.span_ms, found.forgotten
         found.intake.check()
         if self._span_ms is not None:
