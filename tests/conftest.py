@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -24,6 +25,9 @@ from deploy.embedded.ports import free_port
 from millrace.settings import KafkaSettings, StackSettings, settings
 from tests.brokers import broker, formatted
 from tests.processes import PATIENCE_S, a_redis, belonging_to
+
+if TYPE_CHECKING:
+    from tests.gateway_stack import StartStack
 
 # How long an example takes is no property: what is compiled takes seconds the first time.
 hypothesis_settings.register_profile("millrace", deadline=None)
@@ -220,3 +224,20 @@ def module_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPr
     """Starts processes that all tests of a module share."""
     with starting(tmp_path_factory.mktemp("processes")) as start:
         yield start
+
+
+@pytest.fixture(scope="module")
+def gateway_stack(
+    topics_applied: KafkaSettings,
+    kafka_env: Mapping[str, str],
+    redis_url: str,
+    millrace_home: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    module_process: StartProcess,
+) -> StartStack:
+    """Starts a gateway and what it stands on, but for the orchestrator, whose part a test plays, and MLflow."""
+    from tests.gateway_stack import started
+
+    servers = {**kafka_env, "REDIS_URL": redis_url}
+    log = tmp_path_factory.mktemp("recommender") / "log"
+    return partial(started, topics_applied, servers, millrace_home, log, module_process)
