@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from millrace.enums import name_of
 from millrace.registry.challenge import definition_of, room
 from millrace.registry.ledger import Ledger
 from millrace.registry.retraining import Retraining, State
@@ -102,7 +103,7 @@ def _waits(
 def _signal_as_dict(signal: DriftSignal) -> dict[str, object]:
     return {
         "signal_id": signal.signal_id,
-        "channel": DriftChannel.Name(signal.channel).removeprefix("DRIFT_CHANNEL_").lower(),
+        "channel": name_of(DriftChannel.DESCRIPTOR, signal.channel),
         "version": signal.model_version,
         "about": describe(signal),
         "first_at_ms": signal.first_at_ms,

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from millrace.enums import name_of
 from millrace.registry.ledger import Ledger
 from millrace.registry.retraining import DECLINED, STARTED, Retraining, State
 from millrace.settings import HOUR_MS, RetrainSettings
@@ -114,7 +115,7 @@ def describe(signal: DriftSignal) -> str:
     names = [one.name for one in signal.evidence[:_NAMED_MAX]]
     more = len(signal.evidence) - len(names)
     segment = f" of {signal.segment} users" if signal.segment else ""
-    channel = DriftChannel.Name(signal.channel).removeprefix("DRIFT_CHANNEL_").lower()
+    channel = name_of(DriftChannel.DESCRIPTOR, signal.channel)
     return f"{channel}: {', '.join(names) or 'no evidence'}{f' and {more} more' if more else ''}{segment}"
 
 
