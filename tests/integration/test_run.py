@@ -60,10 +60,8 @@ def doctor(process: StartProcess) -> dict[str, Any]:
     return answer
 
 
-def test_a_run_from_start_to_ctrl_c(process: StartProcess, millrace_home: Path) -> None:
-    child = started(process, millrace_home, "--rate", "20")
-
-    # Everything works, as `millrace doctor` sees it in another terminal, which finds the addresses by itself.
+def all_is_well(process: StartProcess) -> None:
+    """As `millrace doctor` sees it in another terminal, which finds the addresses by itself."""
     checked: dict[str, str] = {}
 
     def well() -> bool:
@@ -75,24 +73,21 @@ def test_a_run_from_start_to_ctrl_c(process: StartProcess, millrace_home: Path) 
     for name in (*WORKERS, "simulate"):
         assert checked[f"process {name}"] == "ok"
 
-    # A second one in the same folder is refused and disturbs nothing.
+
+def a_second_one_is_refused(process: StartProcess) -> None:
+    """One in the same folder, which disturbs nothing."""
     second = process("millrace", "run", env=FREE_PORTS)
     assert second.wait() == 1
     assert "already runs" in second.output()
 
-    # A killed worker is started again.
-    killed, before = announced(millrace_home)["feature_updater"], len(child.output())
+
+def a_killed_worker_is_started_again(child: Child, home: Path) -> None:
+    """And the run says so: not well, then well again."""
+    killed, before = announced(home)["feature_updater"], len(child.output())
     os.kill(killed, signal.SIGKILL)
-    in_time(lambda: announced(millrace_home).get("feature_updater", killed) != killed)
-    # The run says so: not well, then well again.
+    in_time(lambda: announced(home).get("feature_updater", killed) != killed)
     child.until(lambda: "feature_updater starting" in child.output()[before:])
     child.until(lambda: child.output().rstrip().endswith("all ready"))
-
-    os.kill(child.pid, signal.SIGINT)
-    assert child.wait() == 0
-    assert "all ready" in child.output().splitlines()[-1]
-    assert belonging_to(millrace_home) == {}
-    assert not (millrace_home / "stack.env").exists()
 
 
 def saw_everything(home: Path) -> bool:
@@ -109,16 +104,71 @@ def saw_everything(home: Path) -> bool:
     )
 
 
-def test_a_run_prints_what_it_saw(process: StartProcess, millrace_home: Path) -> None:
-    child = process("millrace", "run", "--rate", "20", "--json", env=FREE_PORTS)
+def trial(process: StartProcess) -> dict[str, Any]:
+    """What `millrace experiments show` tells of the experiment of live learning; empty before it is there."""
+    child = process("millrace", "experiments", "show", "live-learning", "--json", env=FREE_PORTS)
+    content: dict[str, Any] = json.loads(child.output()) if child.wait() == 0 else {}
+    return content
+
+
+def counts(content: dict[str, Any]) -> dict[str, int]:
+    """Of each arm of the trial: slots that were counted, and pages that the truth is of."""
+    slots = {f"{one['name']} slots": int(one.get("slots", 0)) for one in content.get("figures", [])}
+    return slots | {f"{name} pages": truth["pages"] for name, truth in content.get("truth", {}).items()}
+
+
+def more_than(process: StartProcess, child: Child, before: dict[str, int]) -> dict[str, Any]:
+    """The trial, once a run has brought it further than these counts."""
+    content: dict[str, Any] = {}
+
+    def more() -> bool:
+        content.update(trial(process))
+        now = counts(content)
+        return all(now.get(name, 0) > count for name, count in before.items())
+
+    child.until(more, timeout_s=START_TIMEOUT_S)
+    return content
+
+
+def test_a_run_and_the_next_one(process: StartProcess, millrace_home: Path) -> None:
+    """From start to SIGTERM and from start to Ctrl-C. Live learning is on trial over both, beside the truth."""
+    child = started(process, millrace_home, "--rate", "40")
+    all_is_well(process)
+    a_second_one_is_refused(process)
+    a_killed_worker_is_started_again(child, millrace_home)
+    child.until(lambda: "experiment live-learning: running" in child.output(), timeout_s=START_TIMEOUT_S)
+    arms = ("frozen", "live", "popular")
+    first = more_than(process, child, {f"{arm} {what}": 50 for arm in arms for what in ("slots", "pages")})
+    assert child.terminate() == 0
+    told = child.output().rpartition("\nstopping\n")[2]
+    assert "all ready" in told.splitlines()[-1]
+    estimated = re.compile(r"(live|popular) against frozen estimated (.+)% \((.+)% to (.+)%\), in truth (.+)%")
+    assert [one[0] for one in estimated.findall(told)] == ["live", "popular"]
+    for one in estimated.findall(told):
+        holds_the_truth(*map(int, one[1:]))
+    assert belonging_to(millrace_home) == {}
+    assert not (millrace_home / "stack.env").exists()
+
+    child = process("millrace", "run", "--rate", "40", "--json", env=FREE_PORTS)
     child.until(lambda: announced(millrace_home).keys() >= {*WORKERS, "simulate"}, timeout_s=START_TIMEOUT_S)
     child.until(lambda: saw_everything(millrace_home), timeout_s=START_TIMEOUT_S, interval_s=0.5)
+    second = more_than(process, child, counts(first))
+    assert second["started_at_ms"] == first["started_at_ms"]
+    assert second["accepted_command_ids"] == first["accepted_command_ids"]
     os.kill(child.pid, signal.SIGINT)
     code = child.wait()
     output = child.output()
-    summary = json.loads(output[output.index("{\n") :])
-
     assert code == 0, output
+    prints_what_it_saw(json.loads(output[output.index("{\n") :]))
+    assert belonging_to(millrace_home) == {}
+
+
+def holds_the_truth(effect: float, low: float, high: float, truth: float) -> None:
+    assert low <= effect <= high
+    assert low <= truth <= high
+
+
+def prints_what_it_saw(summary: dict[str, Any]) -> None:
     assert summary["healthy"] is True
     assert summary["events"] > 200
     assert summary["freshness_ms"]["p50"] > 0
@@ -130,60 +180,18 @@ def test_a_run_prints_what_it_saw(process: StartProcess, millrace_home: Path) ->
     assert len(summary["shown"]["items"]) == 5
     assert {one["name"]: one["state"] for one in summary["processes"]} == dict.fromkeys((*WORKERS, "simulate"), "ready")
     assert set(summary["addresses"]) == {"Kafka", "Redis", "MLflow", "gRPC", "REST", "console"}
-    assert belonging_to(millrace_home) == {}
+    frozen, *others = summary["trial"]["arms"]
+    assert [frozen["name"], *(arm["name"] for arm in others)] == ["frozen", "live", "popular"]
+    for arm in others:
+        holds_the_truth(*(round(100 * arm[name]) for name in ("effect", "low", "high", "true_effect")))
 
 
-def test_live_learning_is_on_trial_over_all_runs_beside_the_truth(process: StartProcess, millrace_home: Path) -> None:
-    """What was defined and started once goes on in the next run, and so does the truth."""
-    told = re.compile(r"(live|popular) against frozen estimated (.+)% \((.+)% to (.+)%\), in truth (.+)%")
-
-    def shown() -> dict[str, Any]:
-        child = process("millrace", "experiments", "show", "live-learning", "--json", env=FREE_PORTS)
-        content: dict[str, Any] = json.loads(child.output()) if child.wait() == 0 else {}
-        return content
-
-    def counts(content: dict[str, Any]) -> dict[str, int]:
-        slots = {f"{one['name']} slots": int(one.get("slots", 0)) for one in content.get("figures", [])}
-        return slots | {f"{name} pages": truth["pages"] for name, truth in content.get("truth", {}).items()}
-
-    def run_until_more_than(before: dict[str, int]) -> dict[str, Any]:
-        child = process("millrace", "run", "--rate", "40", env=FREE_PORTS)
-        child.until(lambda: "experiment live-learning: running" in child.output(), timeout_s=START_TIMEOUT_S)
-        content: dict[str, Any] = {}
-
-        def more() -> bool:
-            content.update(shown())
-            now = counts(content)
-            return all(now.get(name, 0) > count for name, count in before.items())
-
-        child.until(more, timeout_s=START_TIMEOUT_S)
-        assert child.terminate() == 0
-        found = told.findall(child.output().rpartition("\nstopping\n")[2])
-        assert [one[0] for one in found] == ["live", "popular"]
-        for one in found:
-            effect, low, high, truth = map(int, one[1:])
-            assert low <= effect <= high
-            assert low <= truth <= high
-        return content
-
-    arms = ("frozen", "live", "popular")
-    first = run_until_more_than({f"{arm} {what}": 50 for arm in arms for what in ("slots", "pages")})
-    second = run_until_more_than(counts(first))
-    assert second["started_at_ms"] == first["started_at_ms"]
-    assert second["accepted_command_ids"] == first["accepted_command_ids"]
-    assert belonging_to(millrace_home) == {}
-
-
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_however_a_run_ends_nothing_is_left_running(
-    process: StartProcess, millrace_home: Path, end: signal.Signals
-) -> None:
+def test_killed_it_leaves_nothing_running(process: StartProcess, millrace_home: Path) -> None:
     child = started(process, millrace_home, "--rate", "20", "--headless")
     child.until(lambda: "simulate" in announced(millrace_home))
     assert len(belonging_to(millrace_home)) >= 14, "the command, two supervisors, three servers, eight processes"
 
-    os.kill(child.pid, end)
-    child.wait()
+    child.kill()
     in_time(lambda: belonging_to(millrace_home) == {})
 
 
@@ -199,5 +207,7 @@ def test_a_stack_that_was_up_stays_up(process: StartProcess, millrace_home: Path
         assert (millrace_home / "stack.env").read_text() == before
         in_time(lambda: process("millrace", "stack", "status", env=FREE_PORTS).wait() == 0)
     finally:
-        assert process("millrace", "stack", "down", env=FREE_PORTS).wait() == 0
+        down = process("millrace", "stack", "down", env=FREE_PORTS)
+        assert (down.wait(), down.output()) == (0, "stopped\n")
     assert belonging_to(millrace_home) == {}
+    assert not (millrace_home / "stack.env").exists()

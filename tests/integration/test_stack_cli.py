@@ -72,9 +72,19 @@ def test_a_persistent_stack_from_up_to_down(millrace: Any, millrace_home: Path) 
 
     in_time(back)
 
+    # Without their supervisor members are reported, and replaced by the next `up`.
+    kill_supervisor(millrace_home)
+    orphans = belonging_to(millrace_home)
+    assert orphans
+    code, output = millrace("stack", "status")
+    assert code == 1
+    assert "its supervisor is gone" in output
+    assert millrace("stack", "up")[0] == 0
+    assert not set(orphans) & set(belonging_to(millrace_home))
+
     # One that cannot come up is named, with its log.
     (millrace_home / "stack" / "redis" / "redis.conf").write_text("nonsense yes\n")
-    os.kill(again["pid"], signal.SIGKILL)
+    os.kill(members(millrace("stack", "status", "--json")[1])["redis"]["pid"], signal.SIGKILL)
     in_time(lambda: members(millrace("stack", "status", "--json")[1])["redis"]["state"] == "dead")
     code, output = millrace("stack", "status")
     assert code == 1
@@ -82,30 +92,18 @@ def test_a_persistent_stack_from_up_to_down(millrace: Any, millrace_home: Path) 
     assert "redis.log" in output
     assert "nonsense" in output
 
+    # `down` stops them with their supervisor (test_run) and without it.
+    kill_supervisor(millrace_home)
     assert millrace("stack", "down") == (0, "stopped\n")
     assert belonging_to(millrace_home) == {}
     assert not (millrace_home / "stack.env").exists()
     assert millrace("stack", "down") == (0, "nothing was running\n")
 
 
-def test_a_killed_supervisor_is_no_obstacle(millrace: Any, millrace_home: Path) -> None:
-    """Members that lost their supervisor are reported, replaced by the next `up`, and stopped by `down`."""
-    assert millrace("stack", "up")[0] == 0
-    supervisord = int((millrace_home / "stack" / "supervisord.pid").read_text())
+def kill_supervisor(home: Path) -> None:
+    supervisord = int((home / "stack" / "supervisord.pid").read_text())
     os.kill(supervisord, signal.SIGKILL)
     in_time(lambda: not psutil.pid_exists(supervisord))
-    orphans = belonging_to(millrace_home)
-    assert orphans
-
-    code, output = millrace("stack", "status")
-    assert code == 1
-    assert "its supervisor is gone" in output
-
-    assert millrace("stack", "up")[0] == 0
-    assert not set(orphans) & set(belonging_to(millrace_home))
-    os.kill(int((millrace_home / "stack" / "supervisord.pid").read_text()), signal.SIGKILL)
-    assert millrace("stack", "down") == (0, "stopped\n")
-    assert belonging_to(millrace_home) == {}
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
