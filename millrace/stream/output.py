@@ -30,6 +30,8 @@ MAX_RECORDS = 100_000
 # How long a full queue to the broker may take to get room before that counts as a failure of Kafka: a broker
 # that is there empties the whole queue in less.
 _ROOM_TIMEOUT_S = 5.0
+# What a producer answers that has failed before: its own failure, or that of its transaction, and not the record's.
+_FAILED = (KafkaError._FATAL, KafkaError._FENCED, KafkaError._STATE)
 
 
 class KafkaOutput:
@@ -164,7 +166,7 @@ class KafkaOutput:
                     raise InfrastructureError("kafka", "no room in the queue to the broker") from None
                 self._take_answers(0.01)
             except KafkaException as error:
-                if error.args[0].fatal():
+                if error.args[0].fatal() or error.args[0].code() in _FAILED:
                     self._failed(error)
                     raise InfrastructureError("kafka", self._failure) from error
                 # Never on its way, so nothing to wait for: a record that no broker would take.

@@ -91,6 +91,9 @@ def test_a_producer_that_was_fenced_is_made_anew(
 
     with pytest.raises(InfrastructureError, match="old epoch"):
         in_time(go_on)
+    # Not the record's fault: it is no dead letter.
+    with pytest.raises(InfrastructureError):
+        fenced.produce(ITEM_STATE, "fenced", ItemState(item_id="fenced"), partition=0)
     fenced.rewind()
     fenced.recover()
     fenced.produce(ITEM_STATE, "again", ItemState(item_id="again"), partition=0)
