@@ -108,6 +108,7 @@ def _window(run: VersionRun | None) -> dict[str, Any] | None:
         "topic_id": run.params[f"{_INPUT}topic_id"],
         "from_ms": _whole(run.params.get(f"{_INPUT}from_ms")),
         "to_ms": _whole(run.params.get(f"{_INPUT}to_ms")),
+        "since_ms": _whole(run.params.get("since_ms")),
         "offsets": {
             name.removeprefix(_INPUT): [int(end) for end in bounds.split("-")]
             for name, bounds in run.params.items()
