@@ -8,6 +8,7 @@ from hashlib import blake2b
 
 import numpy as np
 from scipy.stats import beta, binom, chi2
+from scipy.stats import t as student
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Row:
         None where there is no bound.
     limit
         95 % confidence limit of a share, rate or median, on the side of its bound; None for what is none of these.
+    low, high
+        Ends of a 95 % interval, where both sides matter.
     """
 
     name: str
@@ -30,6 +33,8 @@ class Row:
     runs: int
     seed: int
     limit: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 def seed_of(name: str) -> int:
@@ -59,3 +64,18 @@ def median_row(name: str, rule: str, values: Sequence[float], bound: float | Non
     limit = float(ordered[min(int(binom.ppf(0.95, len(ordered), 0.5)), len(ordered) - 1)])
     ok = None if bound is None else limit <= bound
     return Row(name, rule, float(np.median(ordered)), bound, ok, len(ordered), seed_of(name), limit)
+
+
+def middle_row(name: str, rule: str, values: Sequence[float]) -> Row:
+    """The median, between the order statistics that hold it with 95 % at least; of fewer than six, their range."""
+    ordered = np.sort(np.asarray(values, dtype=float))
+    out = max(int(binom.ppf(0.025, len(ordered), 0.5)) - 1, 0)
+    low, high = float(ordered[out]), float(ordered[-1 - out])
+    return Row(name, rule, float(np.median(ordered)), None, None, len(ordered), seed_of(name), None, low, high)
+
+
+def mean_row(name: str, rule: str, values: Sequence[float]) -> Row:
+    """The mean, with Student's interval."""
+    count, mean = len(values), float(np.mean(values))
+    wide = float(student.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5) if count > 1 else np.nan
+    return Row(name, rule, mean, None, None, count, seed_of(name), None, mean - wide, mean + wide)

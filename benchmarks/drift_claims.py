@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import ks_2samp
 
 from benchmarks.claims import Row, median_row, rate_row, seed_of, share_row
+from benchmarks.drift_loop.rows import globo_rows, loop_rows
 from benchmarks.drifting_features import (
     FEATURES,
     LOOKS,
@@ -30,6 +31,7 @@ from benchmarks.drifting_labels import (
     delays,
     false_alarms,
 )
+from benchmarks.unused_features import MORE_CLICKS, MOVING, Seen, watch
 from millrace.drift.block import Baseline, Block
 from millrace.drift.cells import chi_square, jensen_shannon, population_stability
 from millrace.drift.compare import compare
@@ -43,7 +45,8 @@ BETWEEN = 200_000
 """The dial: expected outcomes between two false alarms."""
 LENGTH = 400_000
 """Outcomes of a stream without a change: each has a reference of its own."""
-STREAMS, DELAYS, FEATURE_RUNS, MOVED_RUNS, SINGLE_RUNS, DAY_RUNS = 100, 500, 200, 50, 1_000, 2_000
+STREAMS, DELAYS, FEATURE_RUNS, MOVED_RUNS, SINGLE_RUNS, DAY_RUNS, UNUSED_RUNS = 100, 500, 200, 50, 1_000, 2_000, 100
+UNUSED_REASON = "the model uses none of these features"
 OURS = f"e-detector, one in {BETWEEN:,}"
 
 
@@ -161,6 +164,28 @@ def moved_rows(runs: int = MOVED_RUNS) -> Iterator[Row]:
     yield median_row(name, "looks until then, the first after a whole day", looks)
 
 
+def unused_rows(runs: int = UNUSED_RUNS) -> Iterator[Row]:
+    """Features that the model does not use move: what is reported, and whether a retraining begins."""
+    runs = min(runs, UNUSED_RUNS)
+    name = "drift.unused_features"
+    seen = [watch(rng) for rng in np.random.default_rng(seed_of(name)).spawn(runs)]
+
+    def declined(one: Seen) -> bool:
+        return bool(one.declined) and all(why.endswith(UNUSED_REASON) for why in one.declined)
+
+    yield share_row(name, "a retraining begins", sum(one.retrainings > 0 for one in seen), runs, 0.05)
+    reported = sum(one.reported == MOVING for one in seen)
+    yield share_row(name, "they are reported, and no other", reported, runs, 0.9, least=True)
+    answered = sum(map(declined, seen))
+    yield share_row(name, "declined: the model uses none of them", answered, runs, 0.9, least=True)
+    name = "drift.unused_features.and_clicks"
+    both = [watch(rng, MORE_CLICKS) for rng in np.random.default_rng(seed_of(name)).spawn(max(runs // 3, 1))]
+    begun = sum(one.retrainings > 0 for one in both)
+    yield share_row(
+        name, f"{MORE_CLICKS:g} times the clicks too: a retraining begins", begun, len(both), 0.85, least=True
+    )
+
+
 def cost_rows(_: int = 0) -> Iterator[Row]:
     """Time on this machine, the best of several."""
     rng = np.random.default_rng(1)
@@ -206,5 +231,8 @@ PARTS: Mapping[str, Callable[[int], Iterator[Row]]] = {
     "drift.days": day_rows,
     "drift.features": feature_rows,
     "drift.moved": moved_rows,
+    "drift.unused": unused_rows,
+    "drift.loop": loop_rows,
+    "drift.globo": globo_rows,
     "drift.cost": cost_rows,
 }

@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from deploy.embedded.member import log_tail, stop
@@ -24,8 +23,10 @@ from millrace.stream.admin import apply_topics
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The slowest start is that of a process on a machine that is busy with the other's start.
-START_TIMEOUT_S = 30.0
+# The slowest start is that of a process on a busy machine; one that ends instead is noticed at once.
+START_TIMEOUT_S = 180.0
+# Of a question that is no measurement.
+ASK_TIMEOUT_S = 60.0
 
 Say = Callable[[str], None]
 
@@ -115,7 +116,7 @@ class Process:
 
     def metrics(self) -> str:
         """The text of ``/metrics``."""
-        with urlopen(f"http://{self.announced['metrics']}/metrics", timeout=10) as answer:
+        with urlopen(f"http://{self.announced['metrics']}/metrics", timeout=ASK_TIMEOUT_S) as answer:
             return str(answer.read().decode())
 
 
@@ -156,7 +157,7 @@ def _until(condition: Callable[[], bool], popen: subprocess.Popen[bytes], log: P
 def _readiness(metrics: str) -> dict[str, Any] | None:
     """What ``/readyz`` says; None while it is not ready."""
     try:
-        with urlopen(f"http://{metrics}/readyz", timeout=5) as answer:
+        with urlopen(f"http://{metrics}/readyz", timeout=ASK_TIMEOUT_S) as answer:
             return dict(json.load(answer))
-    except (URLError, ConnectionError):
+    except OSError:
         return None

@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks import seed
 from benchmarks.clicks import background_clicks
-from benchmarks.environment import Say, process, servers
+from benchmarks.environment import ASK_TIMEOUT_S, Say, process, servers
 from benchmarks.report import Row, latency_row
 from millrace.client import EventProducer
 from millrace.settings import KafkaSettings, settings
@@ -121,7 +121,7 @@ def _probe(
 
 
 def _ask(stub: RecommendationServiceStub, user: str) -> RecommendResponse:
-    return stub.Recommend(RecommendRequest(user_id=user, k=K), timeout=GIVE_UP_S)
+    return stub.Recommend(RecommendRequest(user_id=user, k=K), timeout=ASK_TIMEOUT_S)
 
 
 def _broker_ms(kafka: KafkaSettings) -> float:
@@ -130,7 +130,7 @@ def _broker_ms(kafka: KafkaSettings) -> float:
         consumer_config(kafka, "benchmark") | {"fetch.wait.max.ms": settings().stream.fetch_wait_ms},
         logger=logs.kafka_logger(),
     )
-    samples = []
+    samples: list[float] = []
     try:
         partitions = consumer.list_topics(INTERACTIONS.name, timeout=10).topics[INTERACTIONS.name].partitions
         places = [TopicPartition(INTERACTIONS.name, number) for number in partitions]
@@ -139,7 +139,7 @@ def _broker_ms(kafka: KafkaSettings) -> float:
         consumer.assign(places)
         with EventProducer(kafka) as events:
             until = time.monotonic() + LIMIT_S
-            while time.monotonic() < until:
+            while not samples or time.monotonic() < until:
                 started = time.perf_counter()
                 events.interaction("limit", seed.item_id(0), "click")
                 if _arrives(consumer, b"limit"):

@@ -30,7 +30,7 @@ LOAD_S, QUESTIONS = 6.0, 2_000
 # As many callers as a shop's processes keep connections; the more there are, the longer each waits.
 CALLERS, BATCH_CALLERS, BATCH = 32, 4, 100
 EVENT_PATH = "/api/v1/event"
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 def run(say: Say, bootstrap_servers: str = "", redis_url: str = "") -> list[Row]:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import uvloop
 
-from benchmarks.environment import ROOT
+from benchmarks.environment import ROOT, START_TIMEOUT_S
 
 _HEAD = re.compile(rb"HTTP/1\.1 (\d+) .*?\r\ncontent-length: (\d+)\r\n", re.DOTALL | re.IGNORECASE)
 # Bodies that are posted in turn; a fresh one each time would measure the generator.
@@ -68,7 +68,7 @@ def run_http_load(address: str, path: str, bodies: Sequence[object], connections
             [sys.executable, "-m", "benchmarks.http_load", str(plan), str(result)],
             cwd=ROOT,
             check=True,
-            timeout=seconds + 30,
+            timeout=seconds + START_TIMEOUT_S,
         )
         with np.load(result) as numbers:
             return HttpLoad(numbers["latencies_ms"], int(numbers["failed"]), float(numbers["seconds"]))

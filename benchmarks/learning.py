@@ -21,7 +21,7 @@ from confluent_kafka import Message as KafkaMessage
 from google.protobuf.message import Message
 
 from benchmarks import seed
-from benchmarks.environment import Process, Say, Servers, process, servers
+from benchmarks.environment import ASK_TIMEOUT_S, START_TIMEOUT_S, Process, Say, Servers, process, servers
 from benchmarks.report import Row, latency_row, rate_row
 from benchmarks.workers import consume_rate, worker_rate
 from deploy.embedded import scrape
@@ -105,10 +105,11 @@ def _to_serving(say: Say, at: Servers) -> list[Row]:
         try:
             say("outcomes one by one")
             _send_outcomes(at.kafka)
+            delays_ms = _all_delays_ms(at.kafka)
         finally:
             stop.set()
             asking.join()
-    return [latency_row("learning.outcome_to_serving_ms", _delays_ms(at.kafka))]
+    return [latency_row("learning.outcome_to_serving_ms", delays_ms)]
 
 
 def _warm_up(kafka: KafkaSettings, learner: Process) -> None:
@@ -116,10 +117,10 @@ def _warm_up(kafka: KafkaSettings, learner: Process) -> None:
     first = next(outcomes(1, seed=7))
     first.user_id = WARM_UP
     seed.publish(kafka, OUTCOMES, [(first.user_id, first)])
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + START_TIMEOUT_S
     while not _LEARNED.search(learner.metrics()):
         if time.monotonic() > give_up:
-            raise RuntimeError("the learner took nothing in 30 s")
+            raise RuntimeError(f"the learner took nothing in {START_TIMEOUT_S:g} s")
         # Its counters can only be asked for.
         time.sleep(0.1)
 
@@ -129,7 +130,7 @@ def ask_on(target: str, stop: Event) -> None:
     with grpc.insecure_channel(target) as channel:
         stub = RecommendationServiceStub(channel)
         while not stop.wait(ASK_S):
-            stub.Recommend(RecommendRequest(user_id="probe", k=1), timeout=2.0)
+            stub.Recommend(RecommendRequest(user_id="probe", k=1), timeout=ASK_TIMEOUT_S)
 
 
 def _send_outcomes(kafka: KafkaSettings) -> None:
@@ -142,12 +143,33 @@ def _send_outcomes(kafka: KafkaSettings) -> None:
         producer.produce(OUTCOMES.name, value, outcome.user_id.encode(), headers=[*headers])
         producer.flush(10)
         time.sleep(random.uniform(0, PAUSE_MAX_S))
-    # The last ones are learned and asked for too.
-    time.sleep(2.0)
+
+
+class _NotYet(Exception):
+    """An outcome is on its way to the answers."""
+
+
+def _all_delays_ms(kafka: KafkaSettings) -> list[float]:
+    """``_delays_ms``, once the last outcomes are learned and asked for too."""
+    give_up = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            return _delays_ms(kafka)
+        except _NotYet as missing:
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"{missing} within {START_TIMEOUT_S:g} s") from missing
+            # The topics tell, and can only be asked.
+            time.sleep(0.5)
 
 
 def _delays_ms(kafka: KafkaSettings) -> list[float]:
-    """From the append of each outcome to the first answer that includes it."""
+    """From the append of each outcome to the first answer that includes it.
+
+    Raises
+    ------
+    _NotYet
+        There is no such answer of one of them.
+    """
     learned: list[tuple[tuple[int, int], dict[int, int]]] = []
     for message in read(kafka, MODEL_UPDATES):
         record = ModelUpdate.FromString(message.value() or b"")
@@ -166,26 +188,29 @@ def _delays_ms(kafka: KafkaSettings) -> list[float]:
         partition, offset = message.partition(), message.offset()
         line = next((line for line, newest in learned if newest.get(partition or 0, -1) >= (offset or 0)), None)
         if line is None:
-            raise RuntimeError("an outcome was not learned within two seconds")
+            raise _NotYet("an outcome was not learned")
         place = bisect.bisect_left(answers, (*line, 0))
         if place == len(answers):
-            raise RuntimeError("parameters were not served within two seconds")
+            raise _NotYet("parameters were not served")
         delays.append(float(answers[place][2] - message.timestamp()[1]))
     return delays
 
 
 def read(kafka: KafkaSettings, topic: Topic) -> list[KafkaMessage]:
-    """Every message of a topic."""
+    """Every message that a topic has now. Others may come meanwhile: such a topic has no end that a reader reaches."""
     consumer = Consumer(consumer_config(kafka, "bench") | {"enable.partition.eof": True}, logger=logs.kafka_logger())
-    numbers = range(topic.partitions(kafka))
-    consumer.assign([TopicPartition(topic.name, number, 0) for number in numbers])
-    messages, ended = [], 0
-    while ended < len(numbers):
+    partitions = [TopicPartition(topic.name, number, 0) for number in range(topic.partitions(kafka))]
+    ends = {one.partition: consumer.get_watermark_offsets(one, timeout=START_TIMEOUT_S)[1] for one in partitions}
+    consumer.assign(partitions)
+    messages, open_ones = [], set(ends)
+    while open_ones:
         for message in consumer.consume(1_000, 1.0):
+            number = message.partition() or 0
+            # The last offset may be a marker of a transaction: then the end is told, or a later message comes.
+            if message.error() is not None or (message.offset() or 0) >= ends[number] - 1:
+                open_ones.discard(number)
             if message.error() is None:
                 messages.append(message)
-            else:
-                ended += 1
     consumer.close()
     return messages
 

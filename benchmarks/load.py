@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import uvloop
 
-from benchmarks.environment import ROOT
+from benchmarks.environment import ASK_TIMEOUT_S, ROOT, START_TIMEOUT_S
 from millrace.v1.recommendation_service_pb2 import RecommendRequest
 
 METHOD = "/millrace.v1.RecommendationService/Recommend"
@@ -83,7 +83,7 @@ def run_load(target: str, users: Sequence[str], k: int, rate: float, seconds: fl
             [sys.executable, "-m", "benchmarks.load", str(plan), str(result)],
             cwd=ROOT,
             check=True,
-            timeout=seconds + 30,
+            timeout=seconds + START_TIMEOUT_S,
         )
         with np.load(result) as numbers:
             return Load(
@@ -104,7 +104,7 @@ async def _generate(plan: dict[str, Any]) -> dict[str, Any]:
     await asyncio.gather(*(channel.channel_ready() for channel in channels))
     calls: list[Any] = [channel.unary_unary(METHOD) for channel in channels]
     for call in calls:
-        await call(requests[0], timeout=TIMEOUT_S)
+        await call(requests[0], timeout=ASK_TIMEOUT_S)
 
     async def ask(number: int, due: float) -> None:
         nonlocal failed

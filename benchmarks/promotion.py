@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 
 from benchmarks import seed
-from benchmarks.environment import Process, Say, Servers, process, servers
+from benchmarks.environment import ASK_TIMEOUT_S, Process, Say, Servers, process, servers
 from benchmarks.learning import read
 from benchmarks.report import Row, latency_row
 from millrace.ranking.first import first_ranker
@@ -76,7 +76,7 @@ def _ask_on(target: str, stop: Event, failures: list[str]) -> None:
         while not stop.wait(ASK_S):
             number += 1
             try:
-                stub.Recommend(RecommendRequest(user_id=f"user {number % 200}", k=10), timeout=2.0)
+                stub.Recommend(RecommendRequest(user_id=f"user {number % 200}", k=10), timeout=ASK_TIMEOUT_S)
             except grpc.RpcError as error:
                 failures.append(str(error))
 

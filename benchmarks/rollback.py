@@ -11,10 +11,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from threading import Event, Thread
+from typing import Any
+
+import grpc
 
 from benchmarks import seed
-from benchmarks.environment import Process, Say, Servers, process, servers
+from benchmarks.environment import ASK_TIMEOUT_S, Process, Say, Servers, process, servers
 from benchmarks.learning import ask_on, read
 from benchmarks.report import Row, latency_row
 from millrace.learning.state import fresh
@@ -26,6 +30,8 @@ from millrace.topics import COMMANDS, IMPRESSIONS, MODEL_EVENTS
 from millrace.v1.command_pb2 import Command
 from millrace.v1.impression_pb2 import Impression
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
+from millrace.v1.recommendation_service_pb2 import RecommendRequest
+from millrace.v1.recommendation_service_pb2_grpc import RecommendationServiceStub
 
 MODEL, VERSION = "ranker", "1"
 ITEMS = 2_000
@@ -45,7 +51,7 @@ def run(say: Say, bootstrap_servers: str = "", redis_url: str = "") -> list[Row]
             checkpoints = _store(at)
             with _asked(one):
                 say(f"rolling back {ROLLBACKS} times")
-                asked = _go_back(at, checkpoints)
+                asked = _go_back(at, one, checkpoints)
         return [latency_row("learning.rollback_to_serving_ms", list(_delays_ms(at, asked)))]
 
 
@@ -81,17 +87,27 @@ def _asked(recommender: Process) -> Iterator[None]:
         asking.join()
 
 
-def _go_back(at: Servers, checkpoints: list[ModelEvent]) -> dict[str, int]:
+def _go_back(at: Servers, recommender: Process, checkpoints: list[ModelEvent]) -> dict[str, int]:
     """Command id -> sequence of the checkpoint."""
     asked: dict[str, int] = {}
-    for number in range(ROLLBACKS):
-        checkpoint = checkpoints[number % 2]
-        command = roll_back(MODEL, "", "bench", "", checkpoint.checkpoint_id)
-        ask(at.kafka, StreamSettings(), MODEL, command, timeout_s=30)
-        asked[command.command_id] = round(checkpoint.figures["sequence"])
-        # The answers after it are part of the measurement.
-        time.sleep(PAUSE_S)
+    with grpc.insecure_channel(recommender.announced["grpc"]) as channel:
+        stub = RecommendationServiceStub(channel)
+        for number in range(ROLLBACKS):
+            checkpoint = checkpoints[number % 2]
+            sequence = round(checkpoint.figures["sequence"])
+            command = roll_back(MODEL, "", "bench", "", checkpoint.checkpoint_id)
+            ask(at.kafka, StreamSettings(), MODEL, command, timeout_s=ASK_TIMEOUT_S)
+            asked[command.command_id] = sequence
+            # The answers after it are part of the measurement; this one is there also if who asks is held up.
+            recommender.wait_ready(partial(_serves, sequence))
+            stub.Recommend(RecommendRequest(user_id="probe", k=1), timeout=ASK_TIMEOUT_S)
+            time.sleep(PAUSE_S)
     return asked
+
+
+def _serves(sequence: int, state: dict[str, Any]) -> bool:
+    """Of what a recommender says: whether it ranks with the checkpoint of this sequence."""
+    return bool(state["learner_sequence"] == sequence)
 
 
 def _delays_ms(at: Servers, asked: Mapping[str, int]) -> Iterator[float]:

@@ -27,6 +27,7 @@ from benchmarks.ratios import alarms, naive_alarms
 from benchmarks.regret import regrets
 from benchmarks.tracked import ANSWERS, EVERY, SHOWN, watch_tracker
 from benchmarks.watched import SLOTS, Floats, Scene, watch
+from millrace.cli._output import quiet_logs
 from millrace.experiments.gate import FAILED, PASSED
 from millrace.experiments.plan import Plan
 
@@ -219,6 +220,8 @@ def print_table(rows: Sequence[Row]) -> None:
 
 def part(name: str, runs: int) -> list[Row]:
     """The rows of a part; ``runs`` are those of each null simulation."""
+    # In a process of the pool: what workers log would be thousands of lines.
+    quiet_logs()
     if name in NULLS:
         return null_rows(name, runs)
     if name == "tracker":

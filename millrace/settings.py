@@ -444,11 +444,15 @@ class RetrainSettings(_Group):
 
 
 class RecommenderClientSettings(_Group):
-    """Where clients find the recommender."""
+    """Where clients find the recommender, and how long they wait for it."""
 
     model_config = SettingsConfigDict(env_prefix="MILLRACE_", extra="ignore", frozen=True)
 
     recommender_target: str = Field("localhost:50051", description="gRPC address of the recommender.")
+    # The recommender itself gives up after a second by default.
+    recommender_timeout_ms: Positive = Field(
+        1_000, description="Longest wait for an answer of the recommender, tries included, milliseconds."
+    )
     data: Path = Field(Path("../shared/data"), description="Folder of the data sets that are known by name.")
 
 

@@ -118,7 +118,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One MLflow server for all tests of this process (it takes 8-17 s to start): use a model name of your own."""
     member = Mlflow(tmp_path_factory.mktemp("mlflow"), free_port())
-    with running(member, PATIENCE_S):
+    with running(member):
         yield member.address
 
 
@@ -144,14 +144,14 @@ class Child:
     def kill(self) -> None:
         """Kill -9, and wait until it is gone."""
         self.popen.kill()
-        self.popen.wait(timeout=10)
+        self.popen.wait(PATIENCE_S)
 
-    def terminate(self, timeout_s: float = 20) -> int:
+    def terminate(self, timeout_s: float = PATIENCE_S) -> int:
         """SIGTERM; the exit status. Fails the test when the process does not end in time."""
         self.popen.terminate()
         return self.wait(timeout_s)
 
-    def wait(self, timeout_s: float) -> int:
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """The exit status. Fails the test when the process does not end in time."""
         try:
             return self.popen.wait(timeout=timeout_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,8 +36,16 @@ def wait_for(condition: Callable[[], T], what: str, timeout_s: float = PATIENCE_
 
 
 def environment(home: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a recommender on a free port, no answer of which is in random order unless ``env`` says so."""
-    own = {"MILLRACE_RECOMMENDER_PORT": "0", "MILLRACE_RECOMMENDER_SHUFFLED_SHARE": "0"}
+    """The environment of a recommender on a free port; ``env`` may say otherwise.
+
+    No answer is in random order, nor given without a user's features because the machine is busy.
+    """
+    own = {
+        "MILLRACE_RECOMMENDER_PORT": "0",
+        "MILLRACE_RECOMMENDER_SHUFFLED_SHARE": "0",
+        "MILLRACE_RECOMMENDER_DEADLINE_MS": "60000",
+        "MILLRACE_RECOMMENDER_FEATURES_TIMEOUT_MS": "60000",
+    }
     return clean_environment() | {"MILLRACE_HOME": str(home)} | own | dict(env)
 
 
@@ -64,18 +73,20 @@ class Service:
         self.channel = grpc.insecure_channel(self.target)
         self.stub = RecommendationServiceStub(self.channel)
 
-    def ask(self, user_id: str = "user-0", k: int = 10, timeout: float = 5, **fields: Any) -> RecommendResponse:
+    def ask(
+        self, user_id: str = "user-0", k: int = 10, timeout: float = PATIENCE_S, **fields: Any
+    ) -> RecommendResponse:
         return self.stub.Recommend(RecommendRequest(user_id=user_id, k=k, **fields), timeout=timeout)
 
     def readiness(self) -> tuple[int, dict[str, Any]]:
         try:
-            with urlopen(f"http://{self.metrics}/readyz", timeout=5) as answer:
+            with urlopen(f"http://{self.metrics}/readyz", timeout=PATIENCE_S) as answer:
                 return answer.status, json.load(answer)
         except HTTPError as error:
             return error.code, json.load(error)
 
     def figures(self) -> str:
-        with urlopen(f"http://{self.metrics}/metrics", timeout=5) as answer:
+        with urlopen(f"http://{self.metrics}/metrics", timeout=PATIENCE_S) as answer:
             return str(answer.read().decode())
 
     def ready(self) -> bool:
@@ -95,3 +106,25 @@ def recommender(home: Path, log: Path, env: Mapping[str, str]) -> Iterator[Servi
             yield service
     finally:
         stop(process)
+
+
+@contextmanager
+def asked_all_the_time(service: Service, user_id: str) -> Iterator[list[Exception]]:
+    """Somebody asks until the end; what failed is listed."""
+    failures: list[Exception] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.wait(0.001):
+            try:
+                service.ask(user_id)
+            except Exception as error:  # noqa: BLE001  (the test looks at it)
+                failures.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield failures
+    finally:
+        over.set()
+        asking.join()

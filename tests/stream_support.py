@@ -22,6 +22,7 @@ from millrace.stream.codec import encode
 from millrace.topics import Topic
 from millrace.v1.interaction_pb2 import Interaction, InteractionType
 from tests.conftest import Child
+from tests.processes import PATIENCE_S
 
 COORDINATOR_STARTS = (
     KafkaError.NOT_COORDINATOR,
@@ -68,7 +69,7 @@ def send(kafka: KafkaSettings, topic: Topic, records: Iterable[Raw], partition: 
             headers=headers,  # type: ignore[arg-type]  # a list is invariant
             on_delivery=partial(arrived, number),
         )
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE_S) == 0
     return [places[number] for number in sorted(places)]
 
 
@@ -76,11 +77,11 @@ def read_all(kafka: KafkaSettings, topic: str) -> list[KafkaMessage]:
     """Every message on a topic."""
     consumer = Consumer(consumer_config(kafka, "tests") | {"enable.partition.eof": True}, logger=logs.kafka_logger())
     try:
-        numbers = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        numbers = consumer.list_topics(topic, timeout=PATIENCE_S).topics[topic].partitions
         consumer.assign([TopicPartition(topic, number, 0) for number in numbers])
         messages, ended = [], 0
         while ended < len(numbers):
-            message = consumer.poll(10)
+            message = consumer.poll(PATIENCE_S)
             assert message is not None, "the broker is silent"
             if (error := message.error()) is None:
                 messages.append(message)
@@ -97,10 +98,12 @@ def committed(kafka: KafkaSettings, group: str, topic: Topic) -> dict[int, int]:
     consumer = Consumer(consumer_config(kafka, group), logger=logs.kafka_logger())
     try:
         asked = [TopicPartition(topic.name, number) for number in range(topic.partitions(kafka))]
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + PATIENCE_S
         while True:
             try:
-                return {at.partition: at.offset for at in consumer.committed(asked, timeout=10) if at.offset >= 0}
+                return {
+                    at.partition: at.offset for at in consumer.committed(asked, timeout=PATIENCE_S) if at.offset >= 0
+                }
             except KafkaException as error:
                 # A broker just started makes the topic of the group positions at the first question.
                 if error.args[0].code() not in COORDINATOR_STARTS or time.monotonic() > give_up:
@@ -113,7 +116,7 @@ def committed(kafka: KafkaSettings, group: str, topic: Topic) -> dict[int, int]:
 def settled_members(kafka: KafkaSettings, group: str) -> int:
     """How many members a group has; 0 while it shares its partitions out."""
     admin = AdminClient(admin_config(kafka), logger=logs.kafka_logger())
-    (described,) = admin.describe_consumer_groups([group], request_timeout=10).values()
+    (described,) = admin.describe_consumer_groups([group], request_timeout=PATIENCE_S).values()
     found = described.result()
     return len(found.members) if found.state is ConsumerGroupState.STABLE else 0
 
@@ -153,7 +156,7 @@ def get(child: Child, name: str, path: str) -> tuple[int, str]:
     child.until(file.exists)
     address = json.loads(file.read_text())["metrics"]
     try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as response:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=PATIENCE_S) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         with error:

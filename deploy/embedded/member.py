@@ -18,8 +18,9 @@ from millrace.errors import InfrastructureError
 # Environment variables that would change a JVM behind our back: the broker must start the same way on every machine.
 FOREIGN_JAVA = ("JAVA_HOME", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH")
 
-# MLflow on two busy cores needs 12-17 s (measured); the others two.
-READY_TIMEOUT_S = 90.0
+# MLflow on two busy cores needs 12-17 s (measured), the others two; neighbours may make that ten times as long. One
+# that ends instead is noticed at once.
+READY_TIMEOUT_S = 180.0
 CHECK_INTERVAL_S = 0.05
 # A broker closes its logs in 0.3 s, Redis fsyncs its file; whoever needs longer than this hangs.
 STOP_TIMEOUT_S = 20.0

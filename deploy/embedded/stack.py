@@ -111,24 +111,24 @@ class Stack:
             return self._stop()
 
     def announce(self, variables: Mapping[str, str]) -> None:
-        """Write the file of environment variables, whole or not at all: commands read it at any moment."""
+        """Write the file of environment variables."""
         if self._env_file is not None:
-            part = self._env_file.with_suffix(".part")
-            part.write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
-            part.replace(self._env_file)
+            _write_whole(self._env_file, "".join(f"{name}={value}\n" for name, value in variables.items()))
 
     def status(self) -> list[MemberStatus]:
         """How each member does; empty if the stack was not brought up, or was brought down."""
-        if not self._ports_file.exists():
+        try:
+            members = self._members()
+        except FileNotFoundError:
             return []
         processes = self._supervisor.processes()
-        return [status_of(member, processes.get(member.name)) for member in self._members()]
+        return [status_of(member, processes.get(member.name)) for member in members]
 
     def _start(self, say: Say, *, attached: bool) -> None:
         jars = classpath(self._settings.kafka_version, say) if "kafka" in self._names else ()
         # Members whose supervisor was killed still hold their ports and files.
         self._supervisor.stop()
-        self._ports_file.write_text(json.dumps(self._choose_ports()))
+        _write_whole(self._ports_file, json.dumps(self._choose_ports()))
         programs = []
         for member in self._members(jars):
             say(f"preparing {member.name}")
@@ -194,6 +194,13 @@ class Stack:
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all: others read it at any moment."""
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)
 
 
 def persistent(settings: StackSettings) -> Stack:

@@ -23,7 +23,8 @@ import psutil
 from deploy.embedded.member import CHECK_INTERVAL_S, STOP_TIMEOUT_S, clean_environment, log_tail
 from millrace.errors import InfrastructureError
 
-START_TIMEOUT_S = 15.0
+# It listens within a second on an idle machine; one that ends instead is noticed at once.
+START_TIMEOUT_S = 60.0
 # supervisord kills a program that does not end within STOP_TIMEOUT_S, and then ends itself within moments.
 SHUTDOWN_MARGIN_S = 5.0
 # supervisord waits 1 s, 2 s, 3 s... between tries; after the last a program counts as dead ("FATAL").

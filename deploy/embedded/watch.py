@@ -144,7 +144,7 @@ class Watch:
         self._shown: Shown | None = None
 
     def snapshot(self) -> Snapshot:
-        """How everything is now; takes as long as the slowest process needs to answer, at most a second each."""
+        """How everything is now; takes as long as the slowest process needs to answer, at most five seconds each."""
         infos = self._pipeline.supervisor.processes()
         found = {
             announcement.process: announcement

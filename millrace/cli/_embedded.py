@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,6 +11,7 @@ from types import FrameType
 import click
 
 from millrace.errors import MillraceError
+from millrace.flag import Flag
 
 # Import names of the extra `embedded`, with what each is for.
 PACKAGES = {
@@ -53,9 +53,9 @@ def interrupt_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def stop_on_signals() -> threading.Event:
-    """From now on Ctrl-C and SIGTERM only set the returned event; impatient repetitions do not break the clean-up."""
-    stop = threading.Event()
+def stop_on_signals() -> Flag:
+    """From now on Ctrl-C and SIGTERM only set the returned flag; impatient repetitions do not break the clean-up."""
+    stop = Flag()
 
     def ask(number: int, frame: FrameType | None) -> None:
         del number, frame

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 @click.option("--exclude", multiple=True, metavar="ITEM", help="Not this item; may be given again.")
 @click.option("--restrict", multiple=True, metavar="ITEM", help="Only this item; may be given again.")
 @click.option("--explain", is_flag=True, help="Show each item's features.")
-@click.option("--timeout", default=1.0, show_default=True, help="Longest wait for the answer, seconds.")
+@click.option(
+    "--timeout", type=float, help="Longest wait for the answer, seconds [default: MILLRACE_RECOMMENDER_TIMEOUT_MS]."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     user: str,
@@ -31,7 +33,7 @@ def command(
     exclude: tuple[str, ...],
     restrict: tuple[str, ...],
     explain: bool,
-    timeout: float,
+    timeout: float | None,
     as_json: bool,
 ) -> None:
     """Ask the running recommender what a user should see now."""

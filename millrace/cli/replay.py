@@ -6,7 +6,6 @@ import contextlib
 import json
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import click
 
 from millrace.cli._output import quiet_logs
 from millrace.errors import MillraceError
+from millrace.flag import Flag
 
 if TYPE_CHECKING:
     from millrace.client import EventProducer
@@ -141,9 +141,9 @@ def _source(
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
+def _stop_signals() -> Iterator[Flag]:
     """A flag that Ctrl-C and SIGTERM set; a second one ends the process at once."""
-    stopped = threading.Event()
+    stopped = Flag()
 
     def stop(number: int, frame: object) -> None:
         del frame

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from deploy.embedded.pipeline import Pipeline
     from deploy.embedded.snapshot import Snapshot
     from deploy.embedded.watch import Watch
+    from millrace.flag import Flag
 
 INTERVAL_S = 1.0
 # Where no terminal shows it, a line every five seconds.
@@ -89,8 +89,11 @@ def command(rate: float, duration: float | None, headless: bool, as_json: bool) 
         sys.exit(1)
 
 
-def _snapshots(watch: Watch, stop: threading.Event, duration: float | None) -> Iterator[Snapshot]:
-    """A snapshot a second until the time is over or a signal comes; the first at once, so that there is a last one."""
+def _snapshots(watch: Watch, stop: Flag, duration: float | None) -> Iterator[Snapshot]:
+    """A snapshot a second until the time is over or a signal comes; the first at once, so that there is a last one.
+
+    After a signal one more comes in its time: the last one is of the end, and its rates are of a whole second.
+    """
     began = time.monotonic()
     for number in itertools.count(1):
         yield watch.snapshot()
@@ -98,6 +101,8 @@ def _snapshots(watch: Watch, stop: threading.Event, duration: float | None) -> I
         if duration is not None and next_at > began + duration:
             return
         if stop.wait(max(0.0, next_at - time.monotonic())):
+            time.sleep(max(0.0, next_at - time.monotonic()))
+            yield watch.snapshot()
             return
 
 

@@ -9,7 +9,7 @@ from typing import Self, Unpack
 import grpc
 
 from millrace.client.answers import Recommendation, recommendation
-from millrace.client.channel import OPTIONS, TIMEOUT_S, explained
+from millrace.client.channel import OPTIONS, explained
 from millrace.events import build
 from millrace.events.build import RequestFields
 from millrace.events.rules import check_recommend_batch, check_recommend_request
@@ -26,12 +26,13 @@ class AsyncRecommenderClient:
         self,
         target: str | None = None,
         *,
-        timeout_s: float = TIMEOUT_S,
+        timeout_s: float | None = None,
         wait_for_ready: bool = False,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self.target = target or RecommenderClientSettings().recommender_target
-        self._timeout_s = timeout_s
+        values = RecommenderClientSettings()
+        self.target = target or values.recommender_target
+        self._timeout_s = values.recommender_timeout_ms / 1_000 if timeout_s is None else timeout_s
         self._wait_for_ready = wait_for_ready
         self._channel = (
             grpc.aio.secure_channel(self.target, credentials, options=OPTIONS)

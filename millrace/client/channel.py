@@ -9,9 +9,6 @@ import grpc
 from millrace.client.errors import RecommenderUnavailable
 from millrace.errors import InvalidField, MillraceError
 
-TIMEOUT_S = 1.0
-"""Longest wait for an answer, tries included. The recommender itself gives up after a second by default."""
-
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [

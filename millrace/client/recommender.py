@@ -9,7 +9,7 @@ from typing import Self, Unpack
 import grpc
 
 from millrace.client.answers import Recommendation, recommendation
-from millrace.client.channel import OPTIONS, TIMEOUT_S, explained
+from millrace.client.channel import OPTIONS, explained
 from millrace.events import build
 from millrace.events.build import RequestFields
 from millrace.events.rules import check_recommend_batch, check_recommend_request
@@ -27,7 +27,8 @@ class RecommenderClient:
     target
         gRPC address; by default from the settings (``MILLRACE_RECOMMENDER_TARGET``).
     timeout_s
-        Longest wait for an answer, tries included.
+        Longest wait for an answer, tries included; by default from the settings
+        (``MILLRACE_RECOMMENDER_TIMEOUT_MS``).
     wait_for_ready
         Whether a call waits (within its timeout) for a recommender that is not there yet, instead of failing.
     credentials
@@ -38,12 +39,13 @@ class RecommenderClient:
         self,
         target: str | None = None,
         *,
-        timeout_s: float = TIMEOUT_S,
+        timeout_s: float | None = None,
         wait_for_ready: bool = False,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self.target = target or RecommenderClientSettings().recommender_target
-        self._timeout_s = timeout_s
+        values = RecommenderClientSettings()
+        self.target = target or values.recommender_target
+        self._timeout_s = values.recommender_timeout_ms / 1_000 if timeout_s is None else timeout_s
         self._wait_for_ready = wait_for_ready
         self._channel = (
             grpc.secure_channel(self.target, credentials, options=OPTIONS)

@@ -21,6 +21,10 @@ HOURS = 24
 HARMONICS = 2
 PARAMETERS = 1 + 2 * HARMONICS
 """What ``Baseline.of`` has to know: the ratio, and what is fitted here."""
+SEEN_MIN = 18
+"""Hours of the day that have to have outcomes: what a curve says of a third of a day that it never saw is nothing."""
+FACTOR_MIN = 0.1
+"""A curve may dip below 0 where the night is deep; where nothing at all is expected, nothing can be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class Hours:
     Attributes
     ----------
     factors
-        Of the 24 hours, each 0 or more, in proportion to their usual rates.
+        Of the 24 hours, each 0 or more (fitted ones ``FACTOR_MIN`` or more), in proportion to their usual rates.
     """
 
     factors: tuple[float, ...] = (1.0,) * HOURS
@@ -43,14 +47,14 @@ class Hours:
     def of(cls, blocks: Mapping[int, Block]) -> Hours:
         """From the hours of the training window: number of the hour since any midnight -> its outcomes.
 
-        All hours are alike where fewer hours of the day than numbers to fit have outcomes, or nothing was clicked.
+        All hours are alike where fewer than ``SEEN_MIN`` hours of the day have outcomes, or nothing was clicked.
         """
         given = [(hour % HOURS, block) for hour, block in sorted(blocks.items()) if block.expected > 0]
         hour = np.array([hour for hour, _ in given], dtype=float)
         expected, total = (
             np.array([getattr(block, name) for _, block in given], dtype=float) for name in ("expected", "total")
         )
-        if len(np.unique(hour)) <= PARAMETERS or len(given) <= PARAMETERS + 1 or not total.any():
+        if len(np.unique(hour)) < SEEN_MIN or not total.any():
             return cls()
         waves = _waves(hour) - np.average(_waves(hour), axis=0, weights=expected)
         ratio = total.sum() / expected.sum()
@@ -60,7 +64,8 @@ class Hours:
         explained = float(((weighted @ fitted) ** 2).sum())
         chance = float(((surprise - weighted @ fitted) ** 2).sum()) / (len(given) - PARAMETERS)
         real = max(1 - (2 * HARMONICS - 2) * chance / explained, 0.0) if explained > 0 else 0.0
-        return cls(tuple(np.maximum(1 + real * _waves(np.arange(HOURS, dtype=float)) @ fitted, 0.0).tolist()))
+        curve = 1 + real * _waves(np.arange(HOURS, dtype=float)) @ fitted
+        return cls(tuple(np.maximum(curve, FACTOR_MIN).tolist()))
 
     def block(self, hour: int, block: Block) -> Block:
         """A block of this hour, with what is usual in it as expected."""

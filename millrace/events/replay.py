@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
-from threading import Event as Flag
 from typing import Protocol
 
 from millrace.errors import InvalidField, MillraceError
 from millrace.events.progress import Progress
 from millrace.events.sources import Source
+from millrace.flag import Flag
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import Item
 

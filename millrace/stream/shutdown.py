@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -16,6 +17,9 @@ log = structlog.stdlib.get_logger(__name__)
 
 class Shutdown:
     """Calls ``stop`` at the first signal; a context manager that puts the old handlers back.
+
+    The handler itself writes no log: it may have interrupted the main thread in the middle of a line, and Python
+    refuses a second one inside of it. A thread does, and watches over the time.
 
     Parameters
     ----------
@@ -29,33 +33,40 @@ class Shutdown:
     def __init__(self, stop: Callable[[], None], drain_timeout_s: float) -> None:
         self._stop = stop
         self._drain_timeout_s = drain_timeout_s
-        self._watchdog: threading.Timer | None = None
+        self._asked = False
+        # The signal's name, and then, or instead, that the block has ended: "".
+        self._news: SimpleQueue[str] = SimpleQueue()
+        self._watcher = threading.Thread(target=self._watch, name="shutdown", daemon=True)
         self._former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def __enter__(self) -> Self:
+        self._watcher.start()
         for number in self._former:
             signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._watchdog is not None:
-            self._watchdog.cancel()
         for number, handler in self._former.items():
             signal.signal(number, handler)
+        self._news.put("")
+        self._watcher.join()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
-        name = signal.Signals(number).name
-        if self._watchdog is not None:
-            log.warning("second signal: exit at once", signal=name)
+        if self._asked:
             # The shell's convention for a process that a signal ended.
             os._exit(128 + number)
-        log.info("draining", signal=name, at_most_s=self._drain_timeout_s)
-        self._watchdog = threading.Timer(self._drain_timeout_s, self._give_up)
-        self._watchdog.daemon = True
-        self._watchdog.start()
+        self._asked = True
+        self._news.put(signal.Signals(number).name)
         self._stop()
 
-    def _give_up(self) -> None:
-        log.error("drain took too long: exit; what is not committed will be delivered again")
-        os._exit(1)
+    def _watch(self) -> None:
+        name = self._news.get()
+        if not name:
+            return
+        log.info("draining", signal=name, at_most_s=self._drain_timeout_s)
+        try:
+            self._news.get(timeout=self._drain_timeout_s)
+        except Empty:
+            log.error("drain took too long: exit; what is not committed will be delivered again")
+            os._exit(1)

@@ -29,7 +29,8 @@ from tests.learning_support import D, outcomes
 from tests.stream_support import get, read_all, send
 
 SEED = 20_261_126
-TAKEOVERS = 3
+# So many, and more until one came in the middle of a lot: a stall of this process may cost some.
+TAKEOVERS, LIVES_MAX = 3, 20
 LOT, SLOTS = 3_000, 5
 # A leader dies when it has learned this share of its lot; a lot takes it half a second.
 LEARNED = (0.1, 0.6)
@@ -37,8 +38,11 @@ LEARNED = (0.1, 0.6)
 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory, kafka_jars: tuple[Path, ...]) -> Iterator[KafkaSettings]:
-    """One partition: a lot comes while a leader is awake, and its order must be that of the log all the same."""
-    with impatient_kafka(tmp_path_factory.mktemp("kafka"), kafka_jars, partitions=1) as kafka:
+    """One partition: a lot comes while a leader is awake, and its order must be that of the log all the same.
+
+    A session that no stall of a busy machine ends: who leads is told by who was killed.
+    """
+    with impatient_kafka(tmp_path_factory.mktemp("kafka"), kafka_jars, partitions=1, session_ms=3_000) as kafka:
         yield kafka
 
 
@@ -106,7 +110,7 @@ def test_who_stands_by_goes_on_to_the_same_weights(
     leader = process("workers.online_learner", env=env)
     leader.until(watched.state)
     cut_short = 0
-    for life in range(TAKEOVERS):
+    for life in range(LIVES_MAX):
         stand_by = process("workers.online_learner", env=env)
         stand_by.until(lambda stand_by=stand_by: role(stand_by) == "stand-by")  # type: ignore[misc]
         assert role(leader) == "leader"
@@ -125,11 +129,14 @@ def test_who_stands_by_goes_on_to_the_same_weights(
         assert state is not None
         assert state.epoch == life + 2
         leader = stand_by
-    assert cut_short >= TAKEOVERS // 2, "kills came in the middle of a lot"
+        if life + 1 >= TAKEOVERS and cut_short:
+            break
+    else:
+        pytest.fail("no kill came in the middle of a lot")
     assert leader.terminate() == 0, leader.output()
 
     last, expected = watched.close(), without_stops(kafka)
-    assert last.model.observations == first_ranker().observations + TAKEOVERS * LOT * SLOTS
+    assert last.model.observations == first_ranker().observations + (life + 1) * LOT * SLOTS
     np.testing.assert_allclose(to_vector(last.model), to_vector(expected.model()), rtol=0, atol=1e-9)
     squared = expected.state(0, {}, "").squared_gradients
     np.testing.assert_allclose(last.squared_gradients, squared, rtol=0, atol=1e-9)

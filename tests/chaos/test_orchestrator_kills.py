@@ -212,7 +212,8 @@ def test_killed_in_every_state_everything_is_done_once(
         shop = Shop(kafka, forking, watched)
         in_time(lambda: watched.champion, TIMEOUT_S)
         count = 0
-        while not count or shop.killed.total() < KILLS:
+        # A stall of this process may cost a state, which is over when the kill comes: then one more.
+        while shop.killed.total() < KILLS or set(shop.killed) != set(LATER_S):
             retraining(shop, count)
             count += 1
         registry = Registry(MlflowSettings(tracking_uri=mlflow_uri))
@@ -224,7 +225,6 @@ def test_killed_in_every_state_everything_is_done_once(
         )
     sys.stdout.write(f"{shop.killed.total()} kills in {count} retrainings: {dict(shop.killed)}\n")
 
-    assert set(shop.killed) == set(LATER_S), shop.killed
     ids = Counter(event.event_id for event in watched.records)
     assert set(ids.values()) == {1}, "an event was written twice"
     per_retraining = Counter(

@@ -54,6 +54,9 @@ def loop(
         "MLFLOW_TRACKING_URI": mlflow_uri,
         "MILLRACE_RECOMMENDER_PORT": str(port),
         "MILLRACE_RECOMMENDER_TARGET": f"localhost:{port}",
+        "MILLRACE_RECOMMENDER_TIMEOUT_MS": "60000",
+        "MILLRACE_RECOMMENDER_DEADLINE_MS": "60000",
+        "MILLRACE_RECOMMENDER_FEATURES_TIMEOUT_MS": "60000",
         "MILLRACE_RECOMMENDER_MODEL_NAME": "e2e",
         "MILLRACE_RECOMMENDER_SHUFFLED_SHARE": "0",
         "MILLRACE_ORCHESTRATOR_MODEL_NAME": "e2e",
@@ -65,7 +68,7 @@ def loop(
     with ExitStack() as clients:
         yield Loop(
             clients.enter_context(EventProducer(topics_applied)),
-            clients.enter_context(RecommenderClient(f"localhost:{port}", timeout_s=30, wait_for_ready=True)),
+            clients.enter_context(RecommenderClient(f"localhost:{port}", timeout_s=PATIENCE_S, wait_for_ready=True)),
             env,
         )
     for one in processes:

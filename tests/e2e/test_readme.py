@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.e2e.conftest import Loop
+from tests.processes import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -24,5 +25,5 @@ def test_python_of_the_readme_runs(loop: Loop) -> None:
             cwd=ROOT,
             env=os.environ | dict(loop.env),
             check=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )

@@ -37,7 +37,8 @@ class Model:
         self.name = name
         self.kafka = kafka
         self.stream = StreamSettings()
-        self.registry = Registry(mlflow)
+        # A busy server answers late; refusals come at once.
+        self.registry = Registry(mlflow.model_copy(update={"timeout_ms": round(PATIENCE_S * 1_000)}))
 
     def events(self) -> list[tuple[str, str]]:
         """Type and version of every event in the topic."""
@@ -68,7 +69,7 @@ class Model:
         value, headers = encode(event)
         producer = Producer(producer_config(self.kafka))
         producer.produce(MODEL_EVENTS.name, value, self.name.encode(), headers=[*headers])
-        assert producer.flush(10) == 0
+        assert producer.flush(PATIENCE_S) == 0
 
     def promote(self, version: str) -> ModelEvent:
         return ask(self.kafka, self.stream, self.name, promote(self.name, version, "test", ""), TIMEOUT_S)
@@ -94,7 +95,7 @@ def ready(child: Child, home: Path) -> tuple[int, Mapping[str, Any]]:
         return 0, {}
     address = json.loads(file.read_text())["metrics"]
     try:
-        with urllib.request.urlopen(f"http://{address}/readyz", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{address}/readyz", timeout=PATIENCE_S) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -109,7 +110,7 @@ def missing(child: Child, home: Path) -> str:
 def figures(child: Child, home: Path) -> str:
     """What /metrics says."""
     address = json.loads((home / "run" / f"retrain_orchestrator-{child.pid}.json").read_text())["metrics"]
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE_S) as answer:
         return str(answer.read().decode())
 
 

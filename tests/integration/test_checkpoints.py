@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ from tests.conftest import Child, StartProcess
 from tests.integration.orchestration import Model, orchestrator_env, until_ready
 from tests.integration.test_registry_cli import Cli
 from tests.learning_support import D, outcomes
-from tests.recommending import Service, recommender, wait_for
+from tests.recommending import Service, asked_all_the_time, recommender, wait_for
 from tests.stream_support import get, read_all, send
 
 
@@ -167,7 +166,7 @@ def test_a_rollback_to_a_checkpoint_is_served_and_learned_from(
         millrace_home, tmp_path / "log", {**env, "MILLRACE_RECOMMENDER_MODEL_NAME": line.model}
     ) as service:
         wait_for(lambda: service.ready() and place(service)[0] == 1, "the learned parameters")
-        with asked_all_the_time(service) as failures:
+        with asked_all_the_time(service, "user-0") as failures:
             line.learn(20, seed=6)
             later = line.checkpoint_of(200, learner)
             wait_for(lambda: place(service) >= position(later), "what came after")
@@ -248,25 +247,3 @@ def position(event: ModelEvent) -> tuple[int, int]:
 def place(service: Service) -> tuple[int, int]:
     detail = service.readiness()[1]
     return detail["learner_epoch"], detail["learner_sequence"]
-
-
-@contextmanager
-def asked_all_the_time(service: Service) -> Iterator[list[Exception]]:
-    """Somebody asks until the end; what failed is listed."""
-    failures: list[Exception] = []
-    over = threading.Event()
-
-    def ask() -> None:
-        while not over.wait(0.001):
-            try:
-                service.ask()
-            except Exception as error:  # noqa: BLE001  (the test looks at it)
-                failures.append(error)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        yield failures
-    finally:
-        over.set()
-        asking.join()

@@ -35,6 +35,7 @@ from millrace.v1.recommendation_service_pb2_grpc import (
     RecommendationServiceServicer,
     add_RecommendationServiceServicer_to_server,
 )
+from tests.processes import PATIENCE_S
 
 
 @dataclass
@@ -73,6 +74,12 @@ class Service(RecommendationServiceServicer):
         self, request: RecommendBatchRequest, context: grpc.ServicerContext
     ) -> RecommendBatchResponse:
         return RecommendBatchResponse(responses=[self.Recommend(one, context) for one in request.requests])
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine answers late: only a test of deadlines names one."""
+    monkeypatch.setenv("MILLRACE_RECOMMENDER_TIMEOUT_MS", str(round(PATIENCE_S * 1_000)))
 
 
 @pytest.fixture
@@ -124,7 +131,7 @@ def test_invalid_requests_are_not_sent_and_refused_ones_name_the_field(service: 
 def test_a_restarting_service_is_asked_again(service: tuple[Service, str]) -> None:
     served, target = service
     served.unavailable = 2
-    with RecommenderClient(target, timeout_s=5) as recommender:
+    with RecommenderClient(target) as recommender:
         assert recommender.recommend("ann", k=1).item_ids == ("ann-0",)
     assert served.calls == 3
 

@@ -116,10 +116,11 @@ def test_now_is_a_reading_a_second(running: Running) -> None:
             (readings if name == "reading" else fragments).append(content)
             if len(readings) == 2:
                 running.gateway.ask("POST", "/api/v1/event", [{"user_id": "now", "item_id": "i-1"}] * 20)
-            if any(one["rates"]["events"] for one in readings) and fragments:
+            # A process that is busy may answer the next time.
+            well = fragments and fragments[-1]["html"].count("well</span>") >= 5
+            if any(one["rates"]["events"] for one in readings) and well:
                 break
     text = fragments[-1]["html"]
-    assert text.count("well</span>") >= 5
     assert "Nobody would notice a change of the world" in text, "what it means that the detector is not there"
     assert re.search(r"outcome joiner</strong>\s*<span class=\"muted\">impressions", text)
     # Who opens another page meanwhile finds what was measured.

@@ -19,6 +19,7 @@ from millrace.stream import admin
 from millrace.stream.admin import apply_topics, describe_topics, topic_ids
 from millrace.stream.clients import admin_config
 from millrace.topics import ALL, DLQ_MAX_BYTES, INTERACTIONS, ITEM_STATE
+from tests.processes import in_time
 
 
 def test_topics_are_made_corrected_and_left_alone(kafka_settings: KafkaSettings) -> None:
@@ -53,11 +54,21 @@ def test_topics_are_made_corrected_and_left_alone(kafka_settings: KafkaSettings)
     )
     for future in client.incremental_alter_configs([drift]).values():
         future.result()
+
+    def retention() -> str | None:
+        """As the broker tells it, which hears of a change a moment after the controller has answered."""
+        resource = ConfigResource(ResourceType.TOPIC, INTERACTIONS.name)
+        (config,) = client.describe_configs([resource]).values()
+        told: str | None = config.result()["retention.ms"].value
+        return told
+
+    in_time(lambda: retention() == "1000")
     applied = {topic.name: topic for topic in apply_topics(kafka_settings)}
     assert applied[INTERACTIONS.name].changes == (f"retention.ms={INTERACTIONS.retention_ms}",)
     assert applied[INTERACTIONS.name].action == "changed"
     assert {topic.action for name, topic in applied.items() if name != INTERACTIONS.name} == {"unchanged"}
 
+    in_time(lambda: retention() == str(INTERACTIONS.retention_ms))
     before = topic_ids(kafka_settings, names)
     assert {topic.action for topic in apply_topics(kafka_settings)} == {"unchanged"}
     assert topic_ids(kafka_settings, names) == before == {name: infos[name].topic_id for name in names}

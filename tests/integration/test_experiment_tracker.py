@@ -104,20 +104,17 @@ def test_figures_are_those_of_the_log_whatever_is_killed(
     bought = sum(one.conversions for one in expected.figures)
     assert 100 < bought < 200
     tracker.until(lambda: _answers(kafka, "killed") == 1_200, interval_s=0.2)
-    tracker.until(
-        lambda: sum(one.conversions for one in (record(kafka, "killed") or Experiment()).figures) == bought,
-        interval_s=0.2,
-    )
+    # Purchases come from another topic, and not all that counts is a conversion.
+    tracker.until(lambda: (record(kafka, "killed") or Experiment()).figures == expected.figures, interval_s=0.2)
     found = record(kafka, "killed")
     assert found is not None
-    assert found.figures == expected.figures
     assert sum(one.statistics["shown.slots"] for one in found.figures) == 5 * 1_200
     assert found.figures[0].statistics["earlier.units"] == sum(one.slots for one in found.figures)
     assert found.figures[1].statistics["floor.slots"] == found.figures[1].slots
     assert differences(found.decision, verdict(found, found.decision.at_ms)) == []
     included = {one.partition: one.offset for one in found.included if one.topic == OUTCOMES.name}
     assert sum(offset + 1 for offset in included.values()) >= len(made)
-    assert ready(tracker, NAME)
+    tracker.until(lambda: ready(tracker, NAME))
     assert 'millrace_tracker_outcomes_total{result="counted"}' in get(tracker, NAME, "/metrics")[1]
     assert tracker.terminate() == 0, tracker.output()
 
@@ -182,8 +179,10 @@ def test_it_decides_by_itself_and_refuses_with_a_reason(
     assert found.decision.code_version
     assert differences(found.decision, verdict(found, found.decision.at_ms)) == []
 
-    refused = {headers_of(dead)["dlq.field"].decode() for dead in read_all(kafka, COMMANDS.dlq)}
-    assert refused == {"arms[b].model_version", "experiment_id"}
+    def refused() -> set[str]:
+        return {headers_of(dead)["dlq.field"].decode() for dead in read_all(kafka, COMMANDS.dlq)}
+
+    tracker.until(lambda: refused() == {"arms[b].model_version", "experiment_id"}, interval_s=0.2)
     tracker.until(lambda: read_all(kafka, OUTCOMES.dlq))
     assert [headers_of(dead)["dlq.field"] for dead in read_all(kafka, OUTCOMES.dlq)] == [b"impression.experiment_id"]
     # The other one takes over, and obeys.

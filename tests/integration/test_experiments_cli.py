@@ -29,7 +29,7 @@ class Shell:
 
     def __call__(self, *arguments: str, status: int = 0) -> str:
         child = self._process("millrace", "experiments", *arguments, env=self._env)
-        assert child.wait(60) == status, child.output()
+        assert child.wait() == status, child.output()
         return child.output()
 
     def json(self, *arguments: str, status: int = 0) -> Any:
@@ -84,7 +84,8 @@ def test_an_experiment_from_definition_to_audit(kafka: KafkaSettings, shell: She
     assert shell.json("audit", "shop", "--log")["same"] is True
     listed = shell("list").splitlines()
     assert [line.split("\t")[:2] for line in listed[1:]] == [["shop", "stopped"], ["more", "draft"]]
-    # A digit that somebody changed is found, by the decision and by the log.
+    # A digit that somebody changed is found, by the decision and by the log; the tracker would write its own again.
+    assert tracker.terminate() == 0, tracker.output()
     record = read_experiments(kafka, StreamSettings(), 10)["shop"]
     put_sums(record.figures[1], "clicks", sums_of(record.figures[1], "clicks") + sums_of(record.figures[1], "clicks"))
     record.figures[0].clicks += 1
@@ -147,6 +148,7 @@ def test_thompson_sampling_from_the_command_line(kafka: KafkaSettings, shell: Sh
     shown = shell("show", "many")
     assert "Thompson sampling by clicks of a slot, periods of 0.02 min, 10% for an arm at least; period " in shown
     assert shell.json("audit", "many", "--log")["same"] is True
+    assert tracker.terminate() == 0, tracker.output()
     spoiled = record()
     spoiled.periods[1].shares[0] += 1e-9
     publish(kafka, EXPERIMENTS, [("many", spoiled)])

@@ -79,7 +79,7 @@ def test_a_version_is_judged_before_anybody_sees_it(
         publish(kafka, MODEL_EVENTS, [("ranker", registered)])
     env = {**kafka_env, "REDIS_URL": redis_url, "MILLRACE_JOINER_ATTRIBUTION_WINDOW_MS": "2000"}
     process("workers.outcome_joiner", env=env)
-    process("workers.experiment_tracker", env=env)
+    tracker = process("workers.experiment_tracker", env=env)
 
     assert "model 'ranker' has no version '9'; there are: 1, 2, 3" in run("evaluate", "9", fails=True)
     assert "version 2 is refused at the gate: 0 answers in random order to 0 users are known" in run("evaluate", "2")
@@ -143,6 +143,8 @@ def test_a_version_is_judged_before_anybody_sees_it(
     assert "all the same by " in run("show", "turned")
     assert json.loads(run("show", "turned", "--json"))["gates"][0]["override_reason"] == "to see how bad it is"
     assert json.loads(run("audit", "turned", "--json"))["same"] is True
+    # The tracker would write its own record again.
+    assert tracker.terminate() == 0, tracker.output()
     spoiled = records["turned"]
     spoiled.gates[0].verdict = GateVerdict.GATE_VERDICT_PASSED
     publish(kafka, EXPERIMENTS, [("turned", spoiled)])

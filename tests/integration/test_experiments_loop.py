@@ -96,7 +96,7 @@ def test_from_an_answer_to_the_decision(
             return read_experiments(kafka, STREAM, 10)["loop"]
 
         # Windows close with the joiner's clock, which goes on by itself.
-        tracker.until(lambda: record().stopped_at_ms, timeout_s=60, interval_s=0.3)
+        tracker.until(lambda: record().stopped_at_ms, interval_s=0.3)
         wait_for(lambda: not service.readiness()[1]["experiments"], "the end of the experiment")
         assert {service.ask(user).arm for user in users[:10]} == {""}
     found = record()

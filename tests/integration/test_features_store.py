@@ -79,13 +79,15 @@ def test_absent_redis_is_named(server: RedisServer) -> None:
 
 
 def test_a_redis_that_hangs_is_given_up(redis_url: str) -> None:
-    store = FeatureStore(RedisSettings(url=redis_url, timeout_ms=100))
+    store = FeatureStore(RedisSettings(url=redis_url, timeout_ms=1_000))
     store.connect()
     other = connected(redis_url)
-    other.ask("CLIENT", "PAUSE", "300")
+    # Longer than anybody waits; until it is told to go on.
+    other.ask("CLIENT", "PAUSE", "600000", "WRITE")
     with pytest.raises(InfrastructureError, match="Timeout"):
         store.ask("SET", "k", "v")
     assert not store.connected
+    other.ask("CLIENT", "UNPAUSE")
     other.close()
 
 

@@ -49,7 +49,7 @@ from tests.conftest import StartProcess
 from tests.gateway_stack import Running, gateway_stack
 from tests.gateway_support import Answer, Gateway
 from tests.learning_support import outcomes
-from tests.processes import in_time
+from tests.processes import PATIENCE_S, in_time
 from tests.recommending import wait_for
 from tests.stream_support import read_all, send
 from workers.retrain_orchestrator.training_erasures import Erasures, forgotten
@@ -353,14 +353,14 @@ def test_it_ends_when_what_is_under_way_is_done(running: Running, process: Start
     body = json.dumps({"user_id": "late", "item_id": "shoe"}).encode()
     length = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     head = f"POST /api/v1/event HTTP/1.1\r\nHost: x\r\n{length}"
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
         connection.sendall(head.encode() + body[:5])
         in_time(lambda: "millrace_gateway_requests_under_way 2.0" in gateway.ask("GET", "/metrics").body.decode())
         gateway.child.popen.terminate()
         gateway.child.until(lambda: "Shutting down" in gateway.child.output())
         connection.sendall(body[5:])
         assert connection.recv(1_000).startswith(b"HTTP/1.1 202")
-    assert gateway.child.wait(20) == 0, gateway.child.output()
+    assert gateway.child.wait() == 0, gateway.child.output()
     assert [one.item_id for one in running.interactions("late")] == ["shoe"]
 
 
@@ -373,7 +373,7 @@ def test_curl_of_the_readme_runs(running: Running) -> None:
 
     def runs() -> bool:
         # The features are there a moment after the event.
-        done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         return done.returncode == 0 and '"settled":true' in done.stdout
 
     wait_for(runs, "the README's lines")
@@ -381,7 +381,7 @@ def test_curl_of_the_readme_runs(running: Running) -> None:
 
 def test_a_head_that_never_ends_is_cut_off(running: Running) -> None:
     host, _, port = running.gateway.address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nX-Short: 1\r\nX-Long: ")
         # The answer may overtake what is still on its way.
         with suppress(ConnectionError):
@@ -395,7 +395,7 @@ def test_a_head_that_never_ends_is_cut_off(running: Running) -> None:
 def test_a_port_that_is_taken(running: Running, process: StartProcess) -> None:
     port = running.gateway.address.rpartition(":")[2]
     second = process("services.gateway", env={**running.env, "MILLRACE_GATEWAY_PORT": port})
-    assert second.wait(60) == 1
+    assert second.wait() == 1
     assert f"Error: cannot listen on 127.0.0.1:{port}" in second.output()
 
 

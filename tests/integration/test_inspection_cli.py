@@ -29,6 +29,7 @@ from millrace.v1.command_pb2 import Command
 from millrace.v1.item_pb2 import Item
 from millrace.v1.outcome_pb2 import Outcome
 from tests.conftest import ROOT, Child, StartProcess
+from tests.processes import PATIENCE_S
 from tests.stream_support import Journal, Place, committed, headers_of, interaction, read_all, send
 
 HEAVY = frozenset({"numpy", "pandas", "mlflow", "river", "scipy", "faust", "redis", "grpc", "numba"})
@@ -174,7 +175,7 @@ def test_tail_follows_until_ctrl_c(
         send(topics_applied, COMMANDS, [("ranker", value, [("schema", b"millrace.v1.Command")])])
         child.until(lambda said=f"follow-{number}": said in child.output())  # type: ignore[misc]
     child.popen.send_signal(signal.SIGINT)
-    assert child.wait(20) == 130
+    assert child.wait() == 130
     assert "Traceback" not in child.output()
 
 
@@ -193,7 +194,7 @@ def test_a_reader_of_the_pipe_may_go_away(env: Mapping[str, str], topics_applied
     tail.stdout.close()
     # It writes until it notices; a new record wakes one that had written everything.
     send(topics_applied, ITEMS, [("pipe-last", None, [])])
-    assert (tail.wait(60), tail.stderr.read()) == (0, b"")
+    assert (tail.wait(PATIENCE_S), tail.stderr.read()) == (0, b"")
     tail.stderr.close()
 
 
@@ -227,7 +228,7 @@ def test_lag_says_who_is_how_far(
     watching = process("millrace", "lag", "--watch", "--over", "0.1", "--json", env=env)
     watching.until(lambda: watching.output().count("lag-group") >= 6)
     watching.popen.send_signal(signal.SIGINT)
-    assert watching.wait(20) == 130
+    assert watching.wait() == 130
 
 
 def all_committed(kafka: KafkaSettings, group: str, places: Sequence[Place]) -> bool:
@@ -421,7 +422,7 @@ def test_commands_answer_at_once_because_they_import_little(
         env=clean_environment() | dict(env) | {"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode in (0, 1), done.stderr

@@ -19,6 +19,7 @@ from millrace.topics import MODEL_UPDATES, OUTCOMES
 from millrace.v1.model_pb2 import ModelUpdate, ParameterUpdate
 from tests.conftest import StartProcess
 from tests.learning_support import outcomes
+from tests.processes import PATIENCE_S
 from tests.stream_support import get, read_all, send
 
 MILLRACE = Path(sys.executable).parent / "millrace"
@@ -35,7 +36,7 @@ def learn(kafka_env: Mapping[str, str]) -> Learn:
             env=os.environ | dict(kafka_env) | env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
 

@@ -100,8 +100,11 @@ def test_it_learns_publishes_and_refuses(
     np.testing.assert_allclose(vector, to_vector(expected.model()), rtol=0, atol=1e-12)
     assert sum(position.offset + 1 for position in own[-1].learned) >= 63
 
-    fields = sorted(headers_of(dead)["dlq.field"].decode() for dead in read_all(kafka, OUTCOMES.dlq))
-    assert fields == ["impression.feature_schema", "slots[0].slot.features[0]", "slots[1].slot.features"]
+    def fields() -> list[str]:
+        return sorted(headers_of(dead)["dlq.field"].decode() for dead in read_all(kafka, OUTCOMES.dlq))
+
+    learner.until(lambda: len(fields()) >= len(bad), interval_s=0.2)
+    assert fields() == ["impression.feature_schema", "slots[0].slot.features[0]", "slots[1].slot.features"]
     figures = get(learner, "online_learner", "/metrics")[1]
     assert f'millrace_learner_parameters{{model="{model}"}} {3 * len(first_ranker().columns) + 2}.0' in figures
     assert get(learner, "online_learner", "/readyz")[0] == 200

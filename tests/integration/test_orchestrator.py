@@ -63,7 +63,7 @@ def test_first_version_is_registered_and_promoted_once_and_sigterm_ends_it(
     shown = figures(child, millrace_home)
     assert f'millrace_orchestrator_buffered_commands{{model="{model.name}"}} 0.0' in shown
     assert f'millrace_orchestrator_buffered_commands_max{{model="{model.name}"}} 16.0' in shown
-    assert child.terminate(timeout_s=10) == 0
+    assert child.terminate() == 0
     assert not (millrace_home / "run" / f"retrain_orchestrator-{child.pid}.json").exists()
 
 
@@ -188,7 +188,7 @@ def test_mlflow_may_come_later(
     model.tell_registered("2")
     assert model.promote("2").previous_version == "1"
     child.until(lambda: missing(child, millrace_home).startswith("mlflow:"), TIMEOUT_S)
-    assert child.terminate(timeout_s=10) == 0
+    assert child.terminate() == 0
     assert model.events()[-1] == (PROMOTED, "2")
 
 
@@ -196,7 +196,7 @@ def test_without_kafka_it_says_so_waits_and_ends_when_told(process: StartProcess
     child = process("workers.retrain_orchestrator", env={"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"})
     child.until(lambda: missing(child, millrace_home).startswith("kafka:"), TIMEOUT_S)
     assert ready(child, millrace_home)[0] == 503
-    assert child.terminate(timeout_s=10) == 0
+    assert child.terminate() == 0
 
 
 def test_of_two_journals_only_the_later_can_write(model: Model) -> None:

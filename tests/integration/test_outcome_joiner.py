@@ -69,7 +69,6 @@ def test_answers_become_labels_and_bad_records_dead_letters(
     topics_applied: KafkaSettings, env: Mapping[str, str], process: StartProcess
 ) -> None:
     kafka, at_ms = topics_applied, now_ms()
-    worker = process("workers.outcome_joiner", env=env)
     shown = impression("answer", "user", ["a", "b", "c"], at_ms, viewport=2)
     misplaced = [impression("", "user", ["a"], at_ms), impression("gap", "user", ["a", "b"], at_ms)]
     misplaced[1].slots[1].rank = 7
@@ -77,6 +76,8 @@ def test_answers_become_labels_and_bad_records_dead_letters(
     put(kafka, INTERACTIONS, [early])
     [place, *_] = put(kafka, IMPRESSIONS, [shown, shown, *misplaced])
     put(kafka, INTERACTIONS, [early, act("user", "not shown", "click", at_ms + 6, "answer")])
+    # All of it stands in the log by now: else the window might close by the clock between two of them.
+    worker = process("workers.outcome_joiner", env=env)
     found = until(worker, kafka, "user", lambda found: bool(found) and found[-1].final)
     check_frames(found)
     # Time alone closed the window: nothing came after the clicks.

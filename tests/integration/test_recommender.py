@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from millrace.ranking.features import FEATURE_NAMES, FEATURE_SCHEMA
 from millrace.ranking.first import first_ranker
 from millrace.settings import KafkaSettings
 from millrace.stream.reader import TopicReader
+from millrace.stream.scrape import Announcement, all_announcements
 from millrace.topics import IMPRESSIONS
 from millrace.v1.common_pb2 import Context
 from millrace.v1.impression_pb2 import AnswerStatus, CandidateSource, Fallback, Impression
@@ -110,8 +110,8 @@ def test_a_batch_is_refused_by_the_place_of_what_is_wrong(service: Service) -> N
 def test_bytes_that_are_no_protobuf_are_refused(service: Service) -> None:
     for method in ("Recommend", "RecommendBatch"):
         raw: Any = service.channel.unary_unary(f"/millrace.v1.RecommendationService/{method}")
-        assert refused(lambda raw=raw: raw(b"\xff\xff\xff", timeout=5)).startswith("request:")
-    assert refused(lambda raw=raw: raw(b"", timeout=5)).startswith("requests:")
+        assert refused(lambda raw=raw: raw(b"\xff\xff\xff", timeout=PATIENCE_S)).startswith("request:")
+    assert refused(lambda raw=raw: raw(b"", timeout=PATIENCE_S)).startswith("requests:")
     assert service.ask().items, "and the service goes on"
 
 
@@ -167,7 +167,7 @@ def test_as_of_is_serving_time(service: Service) -> None:
 def test_a_batch_answers_in_order(service: Service) -> None:
     users = ["user-4", "nobody", "user-5"]
     batch = RecommendBatchRequest(requests=[RecommendRequest(user_id=user, k=3, request_id=user) for user in users])
-    answers = service.stub.RecommendBatch(batch, timeout=5).responses
+    answers = service.stub.RecommendBatch(batch, timeout=PATIENCE_S).responses
     assert [answer.request_id for answer in answers] == users
     assert [answer.fallback for answer in answers] == [
         Fallback.FALLBACK_NONE,
@@ -236,16 +236,16 @@ def test_new_states_and_tombstones_reach_the_answers(service: Service, topics_ap
 def test_health_and_reflection(service: Service) -> None:
     health: Any = HealthStub(service.channel)
     for name in ("", "millrace.v1.RecommendationService"):
-        assert health.Check(HealthCheckRequest(service=name), timeout=5).status == HealthCheckResponse.SERVING
+        assert health.Check(HealthCheckRequest(service=name), timeout=PATIENCE_S).status == HealthCheckResponse.SERVING
     ask = iter([ServerReflectionRequest(list_services="")])
     reflection: Any = ServerReflectionStub(service.channel)
-    (answer,) = reflection.ServerReflectionInfo(ask, timeout=5)
+    (answer,) = reflection.ServerReflectionInfo(ask, timeout=PATIENCE_S)
     names = {entry.name for entry in answer.list_services_response.service}
     assert {"millrace.v1.RecommendationService", "grpc.health.v1.Health"} <= names
 
 
 def test_metrics(service: Service) -> None:
-    service.ask()
+    service.ask("nobody")
     wait_for(lambda: "millrace_recommender_mirror_items 30" in service.figures(), "the number of items")
     figures = service.figures()
     for name in (
@@ -269,7 +269,7 @@ def test_drain_ends_with_zero_and_sends_impressions(
         wait_for(running.ready, "readiness")
         request_ids = {running.ask(f"user-{number}").request_id for number in range(20)}
         running.popen.terminate()
-        assert running.popen.wait(15) == 0, (tmp_path / "log").read_text()
+        assert running.popen.wait(PATIENCE_S) == 0, (tmp_path / "log").read_text()
     assert set(impressions(topics_applied, request_ids)) == request_ids
     assert not (millrace_home / "run" / f"recommender-{running.popen.pid}.json").exists()
 
@@ -279,26 +279,28 @@ def test_a_port_that_is_taken_is_named(
 ) -> None:
     port = service.target.rpartition(":")[2]
     process = popen(millrace_home, tmp_path / "log", shop | {"MILLRACE_RECOMMENDER_PORT": port})
-    assert process.wait(30) == 1
+    try:
+        assert process.wait(PATIENCE_S) == 1
+    finally:
+        stop(process)
     assert f"cannot listen on {service.target}" in (tmp_path / "log").read_text()
 
 
 def test_several_processes_share_the_port(shop: dict[str, str], millrace_home: Path, tmp_path: Path) -> None:
     process = popen(millrace_home, tmp_path / "log", shop | {"MILLRACE_RECOMMENDER_PROCESSES": "2"})
 
-    def announced() -> list[dict[str, Any]]:
+    def announced() -> list[Announcement]:
         assert process.poll() is None, (tmp_path / "log").read_text()
         children = {child.pid for child in psutil.Process(process.pid).children()}
-        found = [json.loads(file.read_text()) for file in (millrace_home / "run").glob("recommender-*.json")]
-        return [one for one in found if one["pid"] in children]
+        return [one for one in all_announcements(millrace_home / "run") if one.pid in children]
 
     try:
         two = wait_for(lambda: both if len(both := announced()) == 2 else None, "two processes") or []
-        assert len({one["grpc"] for one in two}) == 1
-        with grpc.insecure_channel(two[0]["grpc"]) as channel:
+        assert len({one.grpc for one in two}) == 1
+        with grpc.insecure_channel(two[0].grpc) as channel:
             stub = RecommendationServiceStub(channel)
-            wait_for(lambda: stub.Recommend(RecommendRequest(user_id="user-1", k=5), timeout=5).items, "items")
+            wait_for(lambda: stub.Recommend(RecommendRequest(user_id="user-1", k=5), timeout=PATIENCE_S).items, "items")
         process.terminate()
-        assert process.wait(20) == 0, (tmp_path / "log").read_text()
+        assert process.wait(PATIENCE_S) == 0, (tmp_path / "log").read_text()
     finally:
         stop(process)

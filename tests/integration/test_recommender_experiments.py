@@ -1,9 +1,7 @@
-"""Arms in the recommender: seen within a second, sticky, logged with their propensity, and never a failed request."""
+"""Arms in the recommender: seen as they come, sticky, logged with their propensity, and never a failed request."""
 
 from __future__ import annotations
 
-import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +35,7 @@ from millrace.v1.impression_pb2 import Fallback, Impression
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from millrace.v1.recommendation_service_pb2 import RecommendResponse
 from tests.experiment_support import define, definition, start, stop
-from tests.recommending import Service, recommender, wait_for
+from tests.recommending import Service, asked_all_the_time, recommender, wait_for
 from tests.stream_support import read_all
 
 USERS = [f"user-{number}" for number in range(40)]
@@ -109,7 +107,7 @@ def ask_all(service: Service) -> dict[str, RecommendResponse]:
     return {user: service.ask(user) for user in USERS}
 
 
-def test_arms_come_and_go_within_a_second_and_are_logged_exactly(
+def test_arms_come_and_go_and_are_logged_exactly(
     topics_applied: KafkaSettings, shop: dict[str, str], millrace_home: Path, tmp_path: Path
 ) -> None:
     records = Records(topics_applied)
@@ -119,10 +117,8 @@ def test_arms_come_and_go_within_a_second_and_are_logged_exactly(
         before = ask_all(service)
         assert {one.arm for one in before.values()} == {""}
         record = records.started(given)
-        # On the topic.
-        began = time.monotonic()
+        # On the topic. How soon it is seen is measured: `millrace bench promotion`.
         wait_for(lambda: any(service.ask(user).arm for user in USERS[:10]), "an arm")
-        assert time.monotonic() - began < 1.0
         first, second = ask_all(service), ask_all(service)
         for user in USERS:
             assert first[user].arm == second[user].arm
@@ -138,31 +134,16 @@ def test_arms_come_and_go_within_a_second_and_are_logged_exactly(
             same = [item.item_id for item in first[user].items] == [item.item_id for item in before[user].items]
             assert same == (first[user].arm in ("", "a")), first[user].arm
 
-        failed: list[Exception] = []
-        stopping = threading.Event()
-
-        def ask() -> None:
-            while not stopping.is_set():
-                try:
-                    service.ask(USERS[0])
-                except Exception as error:  # noqa: BLE001  (whatever it is, no request may fail)
-                    failed.append(error)
-
-        asking = threading.Thread(target=ask)
-        asking.start()
-        records.stopped("arms")
-        began = time.monotonic()
-        wait_for(lambda: not service.readiness()[1]["experiments"], "no experiment")
-        assert time.monotonic() - began < 1.0
-        assert not any(service.ask(user).arm for user in USERS)
-        # MLflow is away: what was an arm is here, and needs no download to serve everybody.
-        for version in ("2", "1"):
-            promote(topics_applied, version)
-            wait_for(lambda v=version: service.readiness()[1]["model_version"] == v, "the champion")  # type: ignore[misc]
-            assert {one.model_version for one in ask_all(service).values()} == {version}
-            assert service.readiness()[1]["missing"] == []
-        stopping.set()
-        asking.join()
+        with asked_all_the_time(service, USERS[0]) as failed:
+            records.stopped("arms")
+            wait_for(lambda: not service.readiness()[1]["experiments"], "no experiment")
+            assert not any(service.ask(user).arm for user in USERS)
+            # MLflow is away: what was an arm is here, and needs no download to serve everybody.
+            for version in ("2", "1"):
+                promote(topics_applied, version)
+                wait_for(lambda v=version: service.readiness()[1]["model_version"] == v, "the champion")  # type: ignore[misc]
+                assert {one.model_version for one in ask_all(service).values()} == {version}
+                assert service.readiness()[1]["missing"] == []
         assert failed == []
         ids = {one.request_id: one for one in (*first.values(), *before.values())}
         wait_for(lambda: len([1 for one in logged(topics_applied) if one.request_id in ids]) == len(ids), "impressions")
@@ -288,6 +269,8 @@ def test_an_arm_stands_still_at_a_checkpoint_also_after_a_restart(
         with running(millrace_home, tmp_path / f"log {number}", shop) as service:
             wait_for(lambda s=service: s.readiness()[1]["experiments"] == ["frozen"], "the experiment")  # type: ignore[misc]
             answers = ask_all(service)
+            ids = {one.request_id for one in answers.values()}
+            wait_for(lambda i=ids: i <= {one.request_id for one in logged(topics_applied)}, "impressions")  # type: ignore[misc]
         assert all(one.fallback == Fallback.FALLBACK_NONE for one in answers.values())
     shown = {one.request_id: one for one in logged(topics_applied)}
     for one in answers.values():

@@ -32,7 +32,7 @@ from millrace.topics import MODEL_EVENTS
 from millrace.v1.impression_pb2 import AnswerStatus, Fallback
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from millrace.v1.recommendation_service_pb2 import RecommendRequest, RecommendResponse
-from tests.processes import a_redis
+from tests.processes import PATIENCE_S, a_redis
 from tests.recommending import ROOT, environment, recommender, wait_for
 
 ITEMS = 50
@@ -77,24 +77,24 @@ def unavailable(answer: RecommendResponse) -> bool:
 def test_redis_absent_killed_hanging_and_back(
     stocked: KafkaSettings, redis: Redis, millrace_home: Path, tmp_path: Path
 ) -> None:
-    env = kafka_env(stocked) | {"REDIS_URL": redis.address}
+    env = kafka_env(stocked) | {"REDIS_URL": redis.address, "MILLRACE_RECOMMENDER_FEATURES_TIMEOUT_MS": "50"}
     with recommender(millrace_home, tmp_path / "log", env) as service:
         wait_for(service.ready, "readiness without Redis")
 
         def personal() -> bool:
             return service.ask("known").status == AnswerStatus.ANSWER_STATUS_OK
 
-        assert unavailable(service.ask("known", timeout=0.5)), "absent at start"
+        assert unavailable(service.ask("known")), "absent at start"
         assert "redis" in (tmp_path / "log").read_text().lower()
         with with_a_user(redis) as process:
             wait_for(personal, "features once Redis is there")
             os.kill(process.pid, signal.SIGSTOP)
-            assert unavailable(service.ask("known", timeout=0.5)), "hanging"
+            assert unavailable(service.ask("known")), "hanging"
             os.kill(process.pid, signal.SIGCONT)
             wait_for(personal, "features once Redis goes on")
             process.kill()
             process.wait()
-            assert unavailable(service.ask("known", timeout=0.5)), "killed"
+            assert unavailable(service.ask("known")), "killed"
         with with_a_user(redis):
             wait_for(personal, "features once Redis is back")
         figures = service.figures()
@@ -142,7 +142,7 @@ def test_kafka_absent_at_start(redis: Redis, millrace_home: Path, tmp_path: Path
         assert status == 503
         assert any("kafka" in missing for missing in readiness["missing"])
         for _ in range(8):
-            answer = service.ask("known", timeout=0.5)
+            answer = service.ask("known")
         assert answer.status == AnswerStatus.ANSWER_STATUS_DEGRADED
         assert answer.model_version == "1", "the last champion on disk"
         assert not answer.items, "nothing is known of items"
@@ -164,7 +164,7 @@ def test_kafka_absent_at_start(redis: Redis, millrace_home: Path, tmp_path: Path
         wait_for(lambda: service.ask("known").items, "items")
         # The service ends while its broker is still there: nothing waits for it.
         service.popen.terminate()
-        assert service.popen.wait(10) == 0
+        assert service.popen.wait(PATIENCE_S) == 0
 
 
 def test_the_champion_changes_and_a_damaged_one_is_refused(
@@ -228,7 +228,13 @@ def test_a_part_that_fails_ends_the_process(tmp_path: Path) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     env = environment(tmp_path, {"KAFKA_BOOTSTRAP_SERVERS": nowhere, "REDIS_URL": f"redis://{nowhere}"})
     ended = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=env, capture_output=True, timeout=60, check=False, text=True
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+        text=True,
     )
     assert ended.returncode == 1
     assert "item-mirror" in ended.stderr

@@ -23,6 +23,7 @@ from millrace.registry.registry import SCHEMA_TAG, Registry
 from millrace.registry.river_portable import NotPortable
 from millrace.registry.view import CHALLENGER, CHAMPION, RegistryView
 from millrace.settings import MlflowSettings
+from tests.processes import PATIENCE_S
 
 # What mlflow.pyfunc says of itself when it is imported.
 PYFUNC_SAYS = "ignore:.*Any type hint is inferred as AnyType"
@@ -30,7 +31,7 @@ PYFUNC_SAYS = "ignore:.*Any type hint is inferred as AnyType"
 
 @pytest.fixture(scope="module")
 def mlflow(mlflow_uri: str) -> MlflowSettings:
-    return MlflowSettings(tracking_uri=mlflow_uri)
+    return MlflowSettings(tracking_uri=mlflow_uri, timeout_ms=round(PATIENCE_S * 1_000))
 
 
 def test_cache_fetches_in_another_process_and_shows_only_complete_versions(
@@ -42,7 +43,7 @@ def test_cache_fetches_in_another_process_and_shows_only_complete_versions(
         "from millrace.settings import MlflowSettings;"
         f"Registry(MlflowSettings(tracking_uri={mlflow.tracking_uri!r})).log_version('cached', first_ranker(), 's', '')"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=PATIENCE_S)
     before = "mlflow" in sys.modules
     cache = ModelCache(tmp_path / "cached", mlflow)
     seen: list[bool] = []

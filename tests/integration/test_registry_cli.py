@@ -16,6 +16,7 @@ from deploy.embedded.ports import free_port
 from millrace.settings import KafkaSettings, MlflowSettings
 from tests.conftest import StartProcess
 from tests.integration.orchestration import Model, orchestrator_env, until_ready
+from tests.processes import PATIENCE_S
 
 MILLRACE = Path(sys.executable).parent / "millrace"
 
@@ -32,7 +33,7 @@ class Cli:
             env=os.environ | self.env | env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from millrace.stream import scrape
 from millrace.stream.scrape import all_announcements
 from tests.conftest import Child, StartProcess
 from tests.processes import belonging_to, in_time
@@ -54,7 +55,7 @@ def started(process: StartProcess, home: Path, *arguments: str) -> Child:
 
 def doctor(process: StartProcess) -> dict[str, Any]:
     child = process("millrace", "doctor", "--json", env=FREE_PORTS)
-    child.wait(60)
+    child.wait()
     answer: dict[str, Any] = json.loads(child.output())
     return answer
 
@@ -63,34 +64,57 @@ def test_a_run_from_start_to_ctrl_c(process: StartProcess, millrace_home: Path) 
     child = started(process, millrace_home, "--rate", "20")
 
     # Everything works, as `millrace doctor` sees it in another terminal, which finds the addresses by itself.
-    in_time(lambda: doctor(process)["ok"])
-    checked = {check["name"]: check["state"] for check in doctor(process)["checks"]}
+    checked: dict[str, str] = {}
+
+    def well() -> bool:
+        told = doctor(process)
+        checked.update({check["name"]: check["state"] for check in told["checks"]})
+        return told["ok"] and "process simulate" in checked
+
+    in_time(well)
     for name in (*WORKERS, "simulate"):
         assert checked[f"process {name}"] == "ok"
 
     # A second one in the same folder is refused and disturbs nothing.
     second = process("millrace", "run", env=FREE_PORTS)
-    assert second.wait(30) == 1
+    assert second.wait() == 1
     assert "already runs" in second.output()
 
     # A killed worker is started again.
-    killed = announced(millrace_home)["feature_updater"]
+    killed, before = announced(millrace_home)["feature_updater"], len(child.output())
     os.kill(killed, signal.SIGKILL)
     in_time(lambda: announced(millrace_home).get("feature_updater", killed) != killed)
     # The run says so: not well, then well again.
-    child.until(lambda: "feature_updater starting" in child.output().rpartition("all ready")[2])
+    child.until(lambda: "feature_updater starting" in child.output()[before:])
     child.until(lambda: child.output().rstrip().endswith("all ready"))
 
     os.kill(child.pid, signal.SIGINT)
-    assert child.wait(60) == 0
+    assert child.wait() == 0
     assert "all ready" in child.output().splitlines()[-1]
     assert belonging_to(millrace_home) == {}
     assert not (millrace_home / "stack.env").exists()
 
 
-def test_a_run_for_a_while_prints_what_it_saw(process: StartProcess, millrace_home: Path) -> None:
-    child = process("millrace", "run", "--rate", "20", "--duration", "40", "--json", env=FREE_PORTS)
-    code = child.wait(START_TIMEOUT_S)
+def saw_everything(home: Path) -> bool:
+    """Whether there is something of all that a summary tells: every process ready, people, and what was learned."""
+    found = {one.process: one.metrics for one in all_announcements(home / "run") if psutil.pid_exists(one.pid)}
+    handled = scrape.total(scrape.samples(found["feature_updater"]), "millrace_stream_records_total")
+    learned = scrape.total(scrape.samples(found["online_learner"]), "millrace_learner_slots_total")
+    shop = scrape.samples(found["simulate"])
+    pages, clicks = (scrape.total(shop, f"millrace_simulation_{name}_total") for name in ("pages", "clicks"))
+    return (
+        all(scrape.readiness(address)[0] for address in found.values())
+        and scrape.readiness(found["recommender"])[1].get("learner_sequence", 0) > 0
+        and min(handled - 200, learned, pages - 50, clicks) > 0
+    )
+
+
+def test_a_run_prints_what_it_saw(process: StartProcess, millrace_home: Path) -> None:
+    child = process("millrace", "run", "--rate", "20", "--json", env=FREE_PORTS)
+    child.until(lambda: announced(millrace_home).keys() >= {*WORKERS, "simulate"}, timeout_s=START_TIMEOUT_S)
+    child.until(lambda: saw_everything(millrace_home), timeout_s=START_TIMEOUT_S, interval_s=0.5)
+    os.kill(child.pid, signal.SIGINT)
+    code = child.wait()
     output = child.output()
     summary = json.loads(output[output.index("{\n") :])
 
@@ -115,7 +139,7 @@ def test_live_learning_is_on_trial_over_all_runs_beside_the_truth(process: Start
 
     def shown() -> dict[str, Any]:
         child = process("millrace", "experiments", "show", "live-learning", "--json", env=FREE_PORTS)
-        content: dict[str, Any] = json.loads(child.output()) if child.wait(60) == 0 else {}
+        content: dict[str, Any] = json.loads(child.output()) if child.wait() == 0 else {}
         return content
 
     def counts(content: dict[str, Any]) -> dict[str, int]:
@@ -133,7 +157,7 @@ def test_live_learning_is_on_trial_over_all_runs_beside_the_truth(process: Start
             return all(now.get(name, 0) > count for name, count in before.items())
 
         child.until(more, timeout_s=START_TIMEOUT_S)
-        assert child.terminate(60) == 0
+        assert child.terminate() == 0
         found = told.findall(child.output().rpartition("\nstopping\n")[2])
         assert [one[0] for one in found] == ["live", "popular"]
         for one in found:
@@ -159,7 +183,7 @@ def test_however_a_run_ends_nothing_is_left_running(
     assert len(belonging_to(millrace_home)) >= 14, "the command, two supervisors, three servers, eight processes"
 
     os.kill(child.pid, end)
-    child.wait(60)
+    child.wait()
     in_time(lambda: belonging_to(millrace_home) == {})
 
 
@@ -168,11 +192,12 @@ def test_a_stack_that_was_up_stays_up(process: StartProcess, millrace_home: Path
     before = (millrace_home / "stack.env").read_text()
     try:
         child = started(process, millrace_home, "--rate", "0")
+        child.until(lambda: "all ready" in child.output())
         assert "MILLRACE_RECOMMENDER_TARGET=" in (millrace_home / "stack.env").read_text()
-        assert child.terminate(60) == 0
+        assert child.terminate() == 0
 
         assert (millrace_home / "stack.env").read_text() == before
-        assert process("millrace", "stack", "status", env=FREE_PORTS).wait(30) == 0
+        in_time(lambda: process("millrace", "stack", "status", env=FREE_PORTS).wait() == 0)
     finally:
-        assert process("millrace", "stack", "down", env=FREE_PORTS).wait(60) == 0
+        assert process("millrace", "stack", "down", env=FREE_PORTS).wait() == 0
     assert belonging_to(millrace_home) == {}

@@ -16,7 +16,7 @@ from deploy.embedded.stack import Stack, ephemeral
 from millrace.errors import InfrastructureError
 from millrace.settings import StackSettings
 from tests.conftest import StartProcess
-from tests.processes import belonging_to, in_time
+from tests.processes import PATIENCE_S, belonging_to, in_time
 
 # Free ports: a developer's own stack may hold the usual ones.
 FREE_PORTS = {f"MILLRACE_STACK_{name}_PORT": "0" for name in ("KAFKA", "REDIS", "MLFLOW")}
@@ -28,7 +28,7 @@ def millrace(process: StartProcess, millrace_home: Path) -> Iterator[Any]:
 
     def run(*arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
         child = process("millrace", *arguments, env=FREE_PORTS | dict(env or {}))
-        return child.wait(120), child.output()
+        return child.wait(), child.output()
 
     yield run
     run("stack", "down")
@@ -64,12 +64,17 @@ def test_a_persistent_stack_from_up_to_down(millrace: Any, millrace_home: Path) 
 
     # A killed member is started again by its supervisor.
     os.kill(before["redis"]["pid"], signal.SIGKILL)
-    in_time(lambda: members(millrace("stack", "status", "--json")[1])["redis"]["state"] == "ready")
-    assert members(millrace("stack", "status", "--json")[1])["redis"]["pid"] != before["redis"]["pid"]
+    again: dict[str, Any] = {}
+
+    def back() -> bool:
+        again.update(members(millrace("stack", "status", "--json")[1])["redis"])
+        return again["state"] == "ready" and again["pid"] not in (0, before["redis"]["pid"])
+
+    in_time(back)
 
     # One that cannot come up is named, with its log.
     (millrace_home / "stack" / "redis" / "redis.conf").write_text("nonsense yes\n")
-    os.kill(members(millrace("stack", "status", "--json")[1])["redis"]["pid"], signal.SIGKILL)
+    os.kill(again["pid"], signal.SIGKILL)
     in_time(lambda: members(millrace("stack", "status", "--json")[1])["redis"]["state"] == "dead")
     code, output = millrace("stack", "status")
     assert code == 1
@@ -116,8 +121,8 @@ def test_an_ephemeral_stack_leaves_nothing(
     assert len(running) >= 4, "supervisord and three members"
 
     os.kill(child.pid, end)
-    child.wait(60)
-    _, alive = psutil.wait_procs(running, timeout=30)
+    child.wait()
+    _, alive = psutil.wait_procs(running, timeout=PATIENCE_S)
     assert alive == []
     # Whoever is killed cannot remove a folder; everyone else does.
     assert folder.exists() == (end == signal.SIGKILL)

@@ -15,6 +15,7 @@ from deploy.embedded.ports import free_port
 from deploy.embedded.redis import Redis
 from millrace.errors import InfrastructureError
 from millrace.settings import KafkaSettings
+from tests.processes import PATIENCE_S
 
 
 def test_kafka_runs_on_the_java_of_the_package(
@@ -56,7 +57,9 @@ def test_kafka_keeps_its_cluster_when_started_again_on_another_port(
         port = free_port()
         member = Kafka(tmp_path / "kafka", port, free_port(frozenset({port})), kafka_jars)
         with running(member):
-            clusters.append(AdminClient({"bootstrap.servers": member.address}).list_topics(timeout=5).cluster_id)
+            clusters.append(
+                AdminClient({"bootstrap.servers": member.address}).list_topics(timeout=PATIENCE_S).cluster_id
+            )
     assert clusters[0] == clusters[1]
 
 
@@ -90,13 +93,13 @@ def test_a_member_that_does_not_come_up_is_named_with_its_log(tmp_path: Path) ->
 
 
 def test_mlflow_answers(mlflow_uri: str) -> None:
-    with urllib.request.urlopen(f"{mlflow_uri}/health", timeout=5) as answer:
+    with urllib.request.urlopen(f"{mlflow_uri}/health", timeout=PATIENCE_S) as answer:
         assert answer.status == 200
 
 
 def _ask(member: Redis, request: bytes) -> bytes:
     import socket
 
-    with socket.create_connection(("127.0.0.1", member.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", member.port), timeout=PATIENCE_S) as connection:
         connection.sendall(request)
         return connection.recv(1024)

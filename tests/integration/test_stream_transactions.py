@@ -12,13 +12,14 @@ from millrace.stream.progress import Progress
 from millrace.stream.transactions import TransactionalOutput
 from millrace.topics import ITEM_STATE
 from millrace.v1.item_pb2 import ItemState
+from tests.processes import PATIENCE_S
 from tests.stream_support import read_all
 
 
 @pytest.fixture
 def output(topics_applied: KafkaSettings) -> TransactionalOutput:
     made = TransactionalOutput(
-        topics_applied, StreamSettings(), "tester", {}, Progress(0).sent, lambda _: None, timeout_s=10
+        topics_applied, StreamSettings(), "tester", {}, Progress(0).sent, lambda _: None, timeout_s=PATIENCE_S
     )
     made.recover()
     return made

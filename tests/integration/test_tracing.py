@@ -102,7 +102,12 @@ def test_a_click_is_one_trace_up_to_the_parameters_that_it_moved(running: Runnin
     assert also.links == {(clicked, decided.span)}
 
 
-@pytest.mark.parametrize("given", ["", context("00")[2], "00-nonsense-01", context()[2].upper(), "00-" + "0" * 32])
+# Named, as workers that share the tests out have to agree on names: contexts are drawn.
+@pytest.mark.parametrize(
+    "given",
+    ["", context("00")[2], "00-nonsense-01", context()[2].upper(), "00-" + "0" * 32],
+    ids=["none", "not sampled", "nonsense", "capitals", "zeros"],
+)
 def test_what_is_not_sampled_carries_nothing(running: Running, given: str) -> None:
     before = contexts(running, INTERACTIONS.name)
     headers = {"Traceparent": given} if given else {}

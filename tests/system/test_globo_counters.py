@@ -40,7 +40,7 @@ def test_counters_equal_the_file(
     env = {**kafka_env, "REDIS_URL": redis_url}
     worker = process("workers.feature_updater", env=env)
     replay = process("millrace", "replay", "--dataset", "globo", "--limit", str(CLICKS), env=env)
-    assert replay.wait(120) == 0, replay.output()
+    assert replay.wait() == 0, replay.output()
     users, articles = _counts()
     store = redis.Redis.from_url(redis_url)
     features = connected(redis_url, empty=False)

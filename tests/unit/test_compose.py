@@ -21,6 +21,7 @@ from deploy.embedded.mlflow import Mlflow
 from deploy.embedded.pipeline import PROCESSES
 from deploy.embedded.redis import Redis
 from millrace.settings import Settings, StackSettings, StreamSettings
+from tests.processes import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: Mapping[str, Any] = yaml.safe_load((ROOT / "docker-compose.kafka.yml").read_text())
@@ -71,7 +72,7 @@ def test_its_command_runs_and_knows_its_options(name: str) -> None:
     program, *arguments = SERVICES[name]["command"]
     path = sys.executable if program == "python" else str(Path(sys.executable).parent / program)
     done = subprocess.run(
-        [path, *arguments, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [path, *arguments, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "Usage:" in done.stdout

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from millrace.drift.block import Baseline, Block
-from millrace.drift.hours import HOURS, PARAMETERS, Hours
+from millrace.drift.hours import FACTOR_MIN, HOURS, PARAMETERS, Hours
 from millrace.errors import InvalidField
 
 
@@ -50,11 +50,20 @@ def test_errors_of_fitted_numbers_are_in_the_baseline() -> None:
         {hour: Block(10, 0.0, 10.0) for hour in range(48)},
         {hour: Block(0, 0.0, 0.0) for hour in range(48)},
         {24 * day + hour: Block(10, 1.0, 10.0) for day in range(9) for hour in range(4)},
+        {hour: Block(100, float(hour), 100.0) for hour in range(17)},
     ],
-    ids=["nothing", "one hour", "five hours", "no clicks", "no outcomes", "four hours of nine days"],
+    ids=["nothing", "one hour", "five hours", "no clicks", "no outcomes", "four hours of nine days", "17 hours"],
 )
 def test_too_little_says_nothing_of_hours(blocks: dict[int, Block]) -> None:
     assert Hours.of(blocks) == Hours()
+
+
+def test_something_is_expected_of_every_hour() -> None:
+    """A night without a click: the curve dips below 0 there, and a segment that comes only at night has a baseline."""
+    blocks = {hour: Block(1_000, 100.0 * (6 <= hour % HOURS < 12), 1_000.0) for hour in range(5 * HOURS)}
+    found = Hours.of(blocks)
+    assert min(found.factors) == FACTOR_MIN
+    assert Baseline.of([found.block(hour, Block(10, 0.0, 10.0)) for hour in (0, 1)], PARAMETERS).ratio > 0
 
 
 def test_factors_that_cannot_be_are_refused() -> None:

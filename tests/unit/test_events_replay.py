@@ -19,6 +19,7 @@ from millrace.events.files import NumberedRow
 from millrace.events.progress import Progress, ProgressFile
 from millrace.events.replay import BadLine, Pace, Replay, parse_speed, publish_catalogue
 from millrace.events.sources import Source
+from millrace.flag import Flag
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import Item
 
@@ -64,7 +65,7 @@ def run(
     *,
     limit: int | None = None,
     pace: Pace | None = None,
-    stop: threading.Event | None = None,
+    stop: Flag | None = None,
     report: Callable[[BadLine], None] = lambda bad: None,
     strict: bool = False,
 ) -> Progress:
@@ -73,7 +74,7 @@ def run(
         log,
         start,
         pace=pace or Pace(None),
-        stop=stop or threading.Event(),
+        stop=stop or Flag(),
         save=saves.append,
         report=report,
         strict=strict,
@@ -123,9 +124,7 @@ def test_progress_never_runs_ahead_of_the_broker(often: None) -> None:
         if progress.rows > len(log.safe):
             ahead.append(progress)
 
-    Replay(
-        source(50), log, Progress("t"), pace=Pace(None), stop=threading.Event(), save=save, report=lambda bad: None
-    ).run()
+    Replay(source(50), log, Progress("t"), pace=Pace(None), stop=Flag(), save=save, report=lambda bad: None).run()
     assert ahead == []
 
 
@@ -139,7 +138,7 @@ def test_strict_stops_at_the_bad_line_and_begins_there_again() -> None:
 
 
 def test_stop_ends_before_the_next_row_and_keeps_what_is_done() -> None:
-    log, saves, stop = Log(), list[Progress](), threading.Event()
+    log, saves, stop = Log(), list[Progress](), Flag()
 
     def read() -> Iterator[NumberedRow]:
         for n in range(10):
@@ -154,7 +153,7 @@ def test_stop_ends_before_the_next_row_and_keeps_what_is_done() -> None:
 
 def test_stop_ends_a_wait() -> None:
     """The second row is due in an hour; a stop from another thread does not wait for it."""
-    log, saves, stop = Log(), list[Progress](), threading.Event()
+    log, saves, stop = Log(), list[Progress](), Flag()
 
     def read() -> Iterator[NumberedRow]:
         yield 1, {"u": "u", "i": "i", "t": str(FIRST_MS)}

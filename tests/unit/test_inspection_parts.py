@@ -20,6 +20,7 @@ from millrace.v1.impression_pb2 import CandidateSource, Impression, Slot
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.model_pb2 import ParameterSnapshot
 from tests.conftest import ROOT
+from tests.processes import PATIENCE_S
 
 NOW_MS = 1_800_000_000_000
 
@@ -107,7 +108,7 @@ def completions(line: str) -> tuple[list[str], set[str]]:
         env=os.environ | asked,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=True,
     )
     return [one.partition(",")[2] for one in done.stdout.splitlines()], set(done.stderr.split())

@@ -13,6 +13,7 @@ from millrace.errors import InfrastructureError, InvalidField
 from millrace.ranking.first import first_ranker
 from millrace.registry.cache import ModelCache, default_directory
 from millrace.settings import MlflowSettings
+from tests.processes import PATIENCE_S
 
 AWAY = MlflowSettings(tracking_uri="http://127.0.0.1:1", timeout_ms=1_000)
 
@@ -82,4 +83,4 @@ def test_neither_cache_nor_decisions_import_mlflow() -> None:
     """The serving process and `millrace models` stay free of an import that takes seconds."""
     modules = "millrace.registry.cache, millrace.registry.asking, millrace.registry.controller, millrace.cli.models"
     check = f"import sys, {modules}; sys.exit('mlflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", check], check=False, timeout=PATIENCE_S).returncode == 0

@@ -34,6 +34,7 @@ from millrace.v1.common_pb2 import Position
 from millrace.v1.drift_pb2 import DriftChannel, DriftEvidence, DriftSignal
 from millrace.v1.experiment_pb2 import DecisionKind, Experiment, ExperimentState
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
+from tests.processes import PATIENCE_S
 from tests.registry_support import MODEL, Effects, MemoryJournal, MemoryRegistry
 from workers.retrain_orchestrator.contest import Surroundings
 from workers.retrain_orchestrator.retrainer import Retrainer
@@ -468,7 +469,7 @@ def test_a_process_ends_with_its_standard_input() -> None:
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(30) == -signal.SIGTERM
+    assert process.wait(PATIENCE_S) == -signal.SIGTERM
 
 
 def test_killed_anywhere_every_step_is_taken_once(tmp_path: Path) -> None:

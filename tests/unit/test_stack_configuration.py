@@ -21,6 +21,7 @@ from deploy.embedded.supervision import Program, new_socket, render
 from millrace.errors import MillraceError
 from millrace.settings import KafkaSettings, MlflowSettings, RedisSettings
 from millrace.topics import DLQ_MAX_BYTES
+from tests.processes import PATIENCE_S
 
 LINUX_FIRST_EPHEMERAL_PORT = 32_768
 
@@ -34,7 +35,9 @@ def test_a_free_port_is_free_and_out_of_the_way_of_outgoing_connections() -> Non
 def test_a_port_that_was_chosen_is_nobody_elses_before_a_server_listens_there() -> None:
     port = free_port()
     choose = f"from deploy.embedded import ports; ports.FREE_RANGE = range({port}, {port + 1}); ports.free_port()"
-    other = subprocess.run([sys.executable, "-c", choose], capture_output=True, text=True, timeout=60, check=False)
+    other = subprocess.run(
+        [sys.executable, "-c", choose], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert f"no free port on 127.0.0.1 in 200 tries between {port}" in other.stderr
     assert is_free(port)
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.processes import PATIENCE_S
+
 PROGRAM = """
 import structlog
 from millrace.settings import ObservabilitySettings
@@ -28,7 +30,9 @@ except ValueError:
 def test_tracebacks_hold_no_values_of_variables(form: str) -> None:
     """A password on its way through a function must not reach the log when the function fails."""
     program = PROGRAM.format(form=form)
-    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
     assert "ValueError" in shown.stderr
     assert "no connection" in shown.stderr
     assert "a secret" not in shown.stderr
