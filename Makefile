@@ -104,6 +104,8 @@ bench: $(READY) $(GENERATED) ## Every benchmark, each with the machine's own lim
 	@$(BIN)/millrace bench gateway
 	@$(BIN)/millrace bench simulation
 	@$(BIN)/millrace bench freshness-value
+	@$(MAKE) --no-print-directory browser
+	@$(BIN)/millrace bench console
 
 .PHONY: evaluate
 evaluate: $(READY) $(GENERATED) ## How good recommendations are on known data: docs/quality.md (hours; goes on where it was)

@@ -415,7 +415,14 @@ class RetrainSettings(_Group):
         10 * MINUTE_MS, description="Labels have to drift for so long, in event time, before a version is trained."
     )
     collect_ms: Annotated[int, Field(ge=0)] = Field(
-        HOUR_MS, description="After drift, outcomes of the changed world come in for so long before the training job."
+        HOUR_MS,
+        description="After drift, outcomes of the changed world come in at least for so long before a version is "
+        "trained.",
+    )
+    collect_max_ms: Annotated[int, Field(ge=0)] = Field(
+        3 * DAY_MS,
+        description="Longest time of that: it ends once so many came since the change as the gate enough_data asks for "
+        "(MILLRACE_TRAINING_EXAMPLES_MIN, MILLRACE_TRAINING_CLICKS_MIN).",
     )
     cool_down_ms: Annotated[int, Field(ge=0)] = Field(
         6 * HOUR_MS, description="After a retraining has ended, drift starts none for so long."

@@ -12,6 +12,7 @@ The first that applies:
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from deploy.embedded.kafka import PROPERTIES, Kafka
+from deploy.embedded.kafka import PROPERTIES, STORAGE, Kafka
 from deploy.embedded.member import running
 from deploy.embedded.ports import free_port
 from millrace import topics
@@ -40,9 +41,19 @@ def docker_answers() -> bool:
         return engine.connect_ex("/var/run/docker.sock") == 0
 
 
+def formatted(folder: Path, jars: Sequence[Path]) -> Path:
+    """Formatted storage of a broker that never ran."""
+    port = free_port()
+    Kafka(folder, port, free_port(taken=frozenset({port})), jars).prepare()
+    return folder / STORAGE
+
+
 @contextmanager
-def broker(given: str, folder: Path, jars: Sequence[Path]) -> Iterator[str]:
-    """The address of a broker without any of our topics, for the length of a ``with`` block."""
+def broker(given: str, folder: Path, jars: Sequence[Path], storage: Path) -> Iterator[str]:
+    """The address of a broker without any of our topics, for the length of a ``with`` block.
+
+    ``storage``: what :func:`formatted` gave; it is copied.
+    """
     if given:
         with _named(given):
             yield given
@@ -52,6 +63,7 @@ def broker(given: str, folder: Path, jars: Sequence[Path]) -> Iterator[str]:
     else:
         port = free_port()
         member = Kafka(folder, port, controller_port=free_port(taken=frozenset({port})), jars=jars)
+        shutil.copytree(storage, folder / STORAGE)
         with running(member):
             yield member.address
 

@@ -17,6 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from millrace.errors import MillraceError
 from tests.processes import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,5 +140,6 @@ def browser(address: str) -> Iterator[Browser]:
 
 def _tool(name: str) -> str:
     found = shutil.which(name)
-    assert found is not None, f"no {name}: make browser"
+    if found is None:
+        raise MillraceError(f"no {name} on this machine: `make browser` installs it")
     return found

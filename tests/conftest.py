@@ -10,19 +10,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from deploy.embedded.classes import keep_classes
 from deploy.embedded.jars import classpath
 from deploy.embedded.member import clean_environment, log_tail, running, stop
 from deploy.embedded.mlflow import Mlflow
 from deploy.embedded.ports import free_port
 from millrace.settings import KafkaSettings, StackSettings, settings
-from tests.brokers import broker
+from tests.brokers import broker, formatted
 from tests.processes import PATIENCE_S, a_redis, belonging_to
+
+if TYPE_CHECKING:
+    from tests.gateway_stack import StartStack
 
 # How long an example takes is no property: what is compiled takes seconds the first time.
 hypothesis_settings.register_profile("millrace", deadline=None)
@@ -77,14 +82,24 @@ def millrace_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def kafka_jars() -> tuple[Path, ...]:
-    """Class path of the broker; the first time on a machine the jars are fetched."""
-    return classpath(StackSettings().kafka_version)
+    """Class path of the broker; the first time in a checkout the jars are fetched, and what they hold is kept ready."""
+    jars = classpath(StackSettings().kafka_version)
+    keep_classes(jars)
+    return jars
+
+
+@pytest.fixture(scope="session")
+def kafka_storage(tmp_path_factory: pytest.TempPathFactory, kafka_jars: tuple[Path, ...]) -> Path:
+    """Formatted storage that brokers start from, each on a copy: formatting takes a JVM of its own."""
+    return formatted(tmp_path_factory.mktemp("storage"), kafka_jars)
 
 
 @pytest.fixture(scope="module")
-def kafka_settings(tmp_path_factory: pytest.TempPathFactory, kafka_jars: tuple[Path, ...]) -> Iterator[KafkaSettings]:
+def kafka_settings(
+    tmp_path_factory: pytest.TempPathFactory, kafka_jars: tuple[Path, ...], kafka_storage: Path
+) -> Iterator[KafkaSettings]:
     """A fresh broker without topics; topics made with these settings get three partitions."""
-    with broker(GIVEN_BROKER, tmp_path_factory.mktemp("kafka"), kafka_jars) as address:
+    with broker(GIVEN_BROKER, tmp_path_factory.mktemp("kafka"), kafka_jars, kafka_storage) as address:
         yield KafkaSettings(bootstrap_servers=address, partitions=3)
 
 
@@ -209,3 +224,20 @@ def module_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPr
     """Starts processes that all tests of a module share."""
     with starting(tmp_path_factory.mktemp("processes")) as start:
         yield start
+
+
+@pytest.fixture(scope="module")
+def gateway_stack(
+    topics_applied: KafkaSettings,
+    kafka_env: Mapping[str, str],
+    redis_url: str,
+    millrace_home: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    module_process: StartProcess,
+) -> StartStack:
+    """Starts a gateway and what it stands on, but for the orchestrator, whose part a test plays, and MLflow."""
+    from tests.gateway_stack import started
+
+    servers = {**kafka_env, "REDIS_URL": redis_url}
+    log = tmp_path_factory.mktemp("recommender") / "log"
+    return partial(started, topics_applied, servers, millrace_home, log, module_process)

@@ -12,6 +12,7 @@ from millrace.registry.ledger import Ledger, fold
 from millrace.v1.command_pb2 import Command
 from millrace.v1.experiment_pb2 import (
     Arm,
+    ArmFigures,
     Decision,
     DecisionKind,
     Experiment,
@@ -26,6 +27,7 @@ from millrace.v1.tracker_pb2 import TrackerState
 from tests.outcome_support import T0
 
 TOPIC_IDS = {"outcomes": "o", "interactions": "i", "commands": "c"}
+LIMITS = TrackerLimits(holdout=0.0, users_max=100_000, answers_max=10_000, purchase_wait_ms=3_600_000)
 POSITIVE, NEGATIVE, UNSEEN = Label.LABEL_POSITIVE, Label.LABEL_NEGATIVE, Label.LABEL_UNSEEN
 
 
@@ -134,13 +136,19 @@ def decided(
     )
 
 
-def running(given: ExperimentDefinition, limits: TrackerLimits) -> Tracker:
+def running(given: ExperimentDefinition, limits: TrackerLimits = LIMITS) -> Tracker:
     """A tracker in which the experiment has just started."""
     tracker = Tracker(limits)
     tracker.restore({}, {}, TOPIC_IDS)
     tracker.command(define(given), ledgers(), T0)
     tracker.command(start(given.experiment_id), ledgers(), T0)
     return tracker
+
+
+def figures(tracker: Tracker, arm: str, name: str = "test") -> ArmFigures:
+    """Of an arm, after a decision."""
+    tracker.decide(T0)
+    return next(one for one in tracker.experiments[name].figures if one.name == arm)
 
 
 class TrackerLog:

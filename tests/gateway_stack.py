@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from benchmarks.seed import promote_first_ranker
 from millrace.events.build import now_ms
@@ -28,6 +29,7 @@ PATIENT = {
     "MILLRACE_GATEWAY_RECOMMEND_TIMEOUT_MS": "60000",
     "REDIS_TIMEOUT_MS": "60000",
 }
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -74,31 +76,48 @@ class Running:
         send(self.kafka, MODEL_EVENTS, [(model, *encode(event))])
 
 
+class StartStack(Protocol):
+    """Starts a stack on the module's broker and Redis (the fixture ``gateway_stack``); it ends with the block.
+
+    Parameters
+    ----------
+    env
+        Environment of every process.
+    learner
+        The learner's own.
+    more
+        Names of further workers.
+    """
+
+    def __call__(
+        self, env: Mapping[str, str] = ..., learner: Mapping[str, str] = ..., more: Sequence[str] = ...
+    ) -> AbstractContextManager[Running]: ...
+
+
 @contextmanager
-def gateway_stack(
+def started(
     kafka: KafkaSettings,
-    env: Mapping[str, str],
+    servers: Mapping[str, str],
     home: Path,
     log: Path,
     start: StartProcess,
-    learner: Mapping[str, str],
+    env: Mapping[str, str] = NOTHING,
+    learner: Mapping[str, str] = NOTHING,
     more: Sequence[str] = (),
 ) -> Iterator[Running]:
     """A feature updater, learner, tracker, recommender and gateway, all ready.
 
     Parameters
     ----------
-    env
-        Where Kafka and Redis are.
+    servers
+        Where Kafka and Redis are, as environment variables.
     log
         File for what the recommender prints.
-    learner
-        The learner's own environment.
-    more
-        Names of further workers.
+    env, learner, more
+        See :class:`StartStack`.
     """
     promote_first_ranker(kafka)
-    env = {**env, "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"} | PATIENT
+    env = {**servers, **env, "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"} | PATIENT
     own = {"online_learner": learner}
     names = ("online_learner", "experiment_tracker", "feature_updater", *more)
     workers = {name: start(f"workers.{name}", env={**env, **own.get(name, {})}) for name in names}

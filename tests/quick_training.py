@@ -10,7 +10,7 @@ import click
 
 from millrace.ranking.first import first_ranker
 from millrace.registry.gates import GATES_TAG, PASSED
-from millrace.registry.registry import ARTIFACT_PATH, SHA256_TAG, Registry
+from millrace.registry.registry import ARTIFACT_PATH, SHA256_TAG, SINCE_TAG, Registry
 from millrace.registry.training_runs import TrainingRun
 from millrace.settings import home, settings
 from workers.retrain_orchestrator.jobs import END_WITH_STDIN, NOT_ENOUGH, end_with_stdin
@@ -23,8 +23,9 @@ HAS_TO_BE_KILLED = "QUICK_TRAINING_HAS_TO_BE_KILLED"
 @click.option("--model", required=True)
 @click.option("--job", required=True)
 @click.option("--reason", required=True)
+@click.option("--since", default="")
 @click.option(END_WITH_STDIN, "with_stdin", is_flag=True)
-def main(model: str, job: str, reason: str, with_stdin: bool) -> None:
+def main(model: str, job: str, reason: str, since: str, with_stdin: bool) -> None:
     """Makes a version, as if it passed; where ``HAS_TO_BE_KILLED`` is set, only when it is started a second time."""
     assert with_stdin
     end_with_stdin()
@@ -40,7 +41,7 @@ def main(model: str, job: str, reason: str, with_stdin: bool) -> None:
         folder = home() / job / ARTIFACT_PATH
         digest = first_ranker().save(folder)
         run.files(folder.parent)
-        made = run.register({SHA256_TAG: digest, GATES_TAG: PASSED})
+        made = run.register({SHA256_TAG: digest, GATES_TAG: PASSED, SINCE_TAG: since})
     click.echo(f'{{"version": "{made.version}"}}')
 
 

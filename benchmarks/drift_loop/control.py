@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.drift_loop.retraining import Reign, Trained, slot_file, train
+from benchmarks.drift_loop.retraining import Reign, Trained, parts_of, slot_file, train
 from benchmarks.drift_loop.serving import Serving
 from millrace.experiments.gate import judge
 from millrace.experiments.tracker import Tracker, TrackerLimits
@@ -30,11 +30,12 @@ from millrace.registry.retraining import (
     Retraining,
     State,
 )
-from millrace.registry.triggers import may_train
+from millrace.registry.triggers import has_waited, may_train
 from millrace.registry.versions import first_state
 from millrace.settings import MINUTE_MS, Settings
 from millrace.stream.worker import Record
 from millrace.topics import DRIFT_SIGNALS
+from millrace.training.change import enough
 from millrace.training.slots import Slots, read_slots
 from millrace.v1.drift_pb2 import DriftChannel, DriftEvidence, DriftSignal
 from millrace.v1.experiment_pb2 import GateEvidence
@@ -45,6 +46,11 @@ from workers.drift_detector.watched import Watched
 
 SETTLE_SLACK_MS = 5 * MINUTE_MS
 """As the detector's worker has it."""
+COUNTED_EVERY_MS = 10 * MINUTE_MS
+"""What has come since a change, while it is collected; about as often as the orchestrator asks."""
+LONG_AGO_MS = 1
+"""When the world changed of which who always alarms speaks: all of any window came since, so that its versions are as
+those of the schedule."""
 OVERRIDE = "simulated: too few answers in random order in so few days"
 
 
@@ -99,7 +105,7 @@ class Control:
         self._watched: Watched | None = None
         self._reign: Reign | None = None
         self._slots: list[Slots] = []
-        self._looked_at = 0
+        self._looked_at = self._count_at = 0
         self._number = 0
 
     def begin(self, now_ms: int) -> None:
@@ -186,6 +192,7 @@ class Control:
             model_version=self.ledger.champion,
             channel=DriftChannel.DRIFT_CHANNEL_PERFORMANCE,
             first_at_ms=self._reign.at_ms,
+            changed_at_ms=LONG_AGO_MS,
             at_ms=now_ms,
             holds=True,
             evidence=[DriftEvidence(name="always")],
@@ -197,12 +204,12 @@ class Control:
         if present is None or not present.is_open:
             return
         if present.state == State.COLLECTING:
-            if may_train(present, self.settings.retrain, now_ms):
+            if may_train(present, self.settings.retrain, now_ms, self._is_enough(present, now_ms)):
                 self._write(present, TRAINS, present.reason, now_ms)
         elif present.state == State.TRAINING:
             self._number += 1
             version = str(self._number)
-            made = self._train(version, now_ms)
+            made = self._train(version, now_ms, present.since_ms)
             self._write(present, REJECTED if made.problem else REGISTERED, made.problem or "trained", now_ms, version)
         elif present.state == State.EVALUATING:
             if self.rule.experiments:
@@ -215,6 +222,16 @@ class Control:
             late = now_ms > present.changed_at_ms + self.settings.retrain.experiment_max_ms
             if why or late:
                 self._write(present, REJECTED, why or "no decision in time", now_ms)
+
+    def _is_enough(self, present: Retraining, now_ms: int) -> bool:
+        """Whether enough has come since the change; counted now and then, as the orchestrator has it counted."""
+        if not has_waited(present, self.settings.retrain, now_ms) or now_ms < self._count_at:
+            return False
+        self._count_at = now_ms + COUNTED_EVERY_MS
+        since = [part for part in self._slots if len(part) and part["appended_ms"][0] >= present.since_ms]
+        with slot_file(since, self.folder / "collected") as slots:
+            ours = self.settings.training
+            return enough(slots, parts_of(slots, ours, present.since_ms), ours).passed
 
     def _challenge(self, present: Retraining, now_ms: int) -> None:
         """Give the version its experiment, as a person would who does not wait for the shadow (decision 25)."""
@@ -238,12 +255,12 @@ class Control:
         share = self.settings.retrain.challenged_share
         return challenge.definition_of(self.ledger.model_name, present, share).experiment_id
 
-    def _train(self, version: str, now_ms: int) -> Trained:
+    def _train(self, version: str, now_ms: int, since_ms: int = 0) -> Trained:
         assert self._reign is not None
-        since_ms = now_ms - self.settings.training.window_ms
-        self._slots = [part for part in self._slots if not len(part) or part["appended_ms"][0] >= since_ms]
+        from_ms = now_ms - self.settings.training.window_ms
+        self._slots = [part for part in self._slots if not len(part) or part["appended_ms"][0] >= from_ms]
         with slot_file(self._slots, self.folder / f"slots-{version}") as slots:
-            made = train(slots, self._reign, self.serving.learns, self.folder / version, self.settings.training)
+            made = train(slots, self._reign, self.serving.learns, self.folder / version, self.settings, since_ms)
         self.trained[version] = made
         return made
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from benchmarks.claims import Row
 from benchmarks.drift_loop.replay import ASKED, FOLLOWING_MS, SESSIONS, K
 from benchmarks.drift_loop.rows import BIN_H, CLICKS, GLOBO, LOOP, POLICIES
-from benchmarks.drift_loop.storefront import COLLECT_MS, COURSE, STEPS, WAYS, WINDOW_MS
+from benchmarks.drift_loop.storefront import COURSE, STEPS, WAYS
 from millrace.evaluation.plots import COLOURS, figure
 from millrace.settings import HOUR_MS
 
 _SHOP = COURSE.kind
-_WINDOW_H, _COLLECT_H = WINDOW_MS // HOUR_MS, COLLECT_MS // HOUR_MS
 _NOT_YET = 'Not measured yet: `make statistics ARGS="--only {part}"`.\n'
 
 _FLIP = f"""\
@@ -26,12 +25,14 @@ learner, the detector, the orchestrator's rule, training job and gates, tracker.
 everyone's tastes and habits change (`millrace simulate --shift-at`). Up to there a world is one shop that learns
 online; there it becomes four, with the same shoppers. *Outcomes* are slots that were seen.
 
-Not as by default: versions that drift starts are trained on the last {_WINDOW_H} hours, after {_COLLECT_H} hours of
-collecting (by default four weeks and one hour: of these a new world would be one part in 600), and their experiment
-takes all users, half of whom see the version (by default a tenth each, which takes five times as many outcomes). Jobs
-take no time. A person overrides the gate on answers in random order, which knows too little after days: by itself
-production would compare in the shadow, and then show the version to a hundredth of the users (decision 25). Medians are
-of the worlds that got there.
+As by default: collecting, and window and gates of versions that drift starts, chosen and judged by what was served
+since the change as the detector estimates it (decision 29). The window is what the shop has
+since day {COURSE.known_on}, and not yet four weeks.
+
+Not as by default: the experiment takes all users, half of whom see the version (by default a tenth each, which takes
+five times as many outcomes). Jobs take no time. A person overrides the gate on answers in random order, which knows too
+little after days: by itself production would compare in the shadow, and then show the version to a hundredth of the
+users (decision 25). Medians are of the worlds that got there.
 """
 
 _GLOBO = f"""\
@@ -39,10 +40,10 @@ _GLOBO = f"""\
 
 Every {SESSIONS}th session of the file; of the clicks that continue one, every {ASKED}th is asked for, {K} slots an
 answer; features take all of them. The first version is trained after a day. *rule* is production's rule with its
-defaults; *always* a detector that alarms always, without the guard against loops; *never* trains nothing. A version
-that passes its gates is promoted at once: clicks of a log do not follow from what is shown, so there is no
-experiment. *Gain*, *loss*: the log loss of the {FOLLOWING_MS // HOUR_MS} hours after it, version against what served
-before, on the same slots, has a 95 % interval above or below 0; also where the gates kept it from serving.
+defaults; *always* a detector that alarms always, without the guard against loops, and knows of no change; *never*
+trains nothing. A version that passes its gates is promoted at once: clicks of a log do not follow from what is shown,
+so there is no experiment. *Gain*, *loss*: the log loss of the {FOLLOWING_MS // HOUR_MS} hours after it, version against
+what served before, on the same slots, has a 95 % interval above or below 0; also where the gates kept it from serving.
 """
 
 

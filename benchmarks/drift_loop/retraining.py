@@ -17,10 +17,11 @@ from millrace.ranking.features import FEATURE_NAMES, FloatMatrix
 from millrace.ranking.first import first_ranker
 from millrace.ranking.model import RankingModel
 from millrace.registry.gates import Gate
-from millrace.settings import TrainingSettings
+from millrace.settings import Settings, TrainingSettings
 from millrace.training import fit, gates, golden
-from millrace.training.measure import ALL, Line, Measured, measure
-from millrace.training.reference import count_clicks, count_values, make_reference
+from millrace.training.change import enough, place
+from millrace.training.measure import Contender, Line, Measured, measure
+from millrace.training.reference import count_values, known_from, reference_since, settled_before
 from millrace.training.slots import CLICKED, SlotFile, Slots, examples
 
 NEW, CHAMPION = "new", "champion"
@@ -71,7 +72,9 @@ class Fixed:
         """Stays what it is."""
 
 
-def train(slots: SlotFile, champion: Reign, learns: bool, folder: Path, settings: TrainingSettings) -> Trained:
+def train(
+    slots: SlotFile, champion: Reign, learns: bool, folder: Path, settings: Settings, since_ms: int = 0
+) -> Trained:
     """Train a version on all slots, and measure it beside the champion on the newest part.
 
     Parameters
@@ -80,19 +83,24 @@ def train(slots: SlotFile, champion: Reign, learns: bool, folder: Path, settings
         Whether what is served learns on: without, both are compared as they are before the newest part.
     folder
         For its files; made.
+    since_ms
+        When the world changed, Unix milliseconds; 0 if it did not.
     """
-    parts = fit.Parts.of(len(slots), settings.newest_share)
-    found = fit.search(slots, parts, first_ranker(), settings.passes_max)
-    new, old = fit.fit(found.chosen, slots, parts.choosing, first_ranker()), OnlineRanker(champion.state)
+    ours = settings.training
+    parts = parts_of(slots, ours, since_ms)
+    found = fit.search(slots, parts, first_ranker(), ours.passes_max)
+    new = fit.fit(found.chosen, slots, parts.choosing, first_ranker(), change=parts.change)
+    old = OnlineRanker(champion.state)
+    settled_ms = settled_before(slots, settings.joiner.attribution_window_ms)
+    known_ms = known_from(slots, parts.choosing) if parts.change else 0, settled_ms
     if learns:
         for block in slots.blocks(0, parts.choosing):
             _teach(old, block[block["appended_ms"] >= champion.at_ms])
-        measured = measure({NEW: Line(new), CHAMPION: Line(old)}, slots, parts.choosing, parts.newest)
+        both: dict[str, Contender] = {NEW: Line(new), CHAMPION: Line(old)}
+        measured = measure(both, slots, parts.choosing, parts.newest, known_ms=known_ms)
     else:
-        before = fit.copy_of(new)
-        measured = measure(
-            {NEW: Fixed(before.model()), CHAMPION: Fixed(old.model())}, slots, parts.choosing, parts.newest
-        )
+        both = {NEW: Fixed(fit.copy_of(new).model()), CHAMPION: Fixed(old.model())}
+        measured = measure(both, slots, parts.choosing, parts.newest, known_ms=known_ms)
         for block in slots.blocks(parts.choosing, parts.newest):
             _teach(new, block)
     state = new.state(0, {}, "")
@@ -100,21 +108,24 @@ def train(slots: SlotFile, champion: Reign, learns: bool, folder: Path, settings
     state.model.save(folder)
     (folder / STATE_FILE).write_bytes(state.to_bytes())
     values = count_values(slots, parts.choosing, state.model)
-    reference = make_reference(values, count_clicks(slots), measured.hours[NEW])
+    reference = reference_since(slots, values, measured.hours[NEW], settled_ms, since_ms if parts.change else 0)
     (folder / REFERENCE_FILE).write_bytes(reference.to_bytes())
-    return Trained(state, folder, _gates(slots, state.model, measured, folder, settings), measured)
+    return Trained(state, folder, _gates(slots, parts, state.model, measured, folder, ours), measured)
+
+
+def parts_of(slots: SlotFile, settings: TrainingSettings, since_ms: int) -> fit.Parts:
+    """Those of what came since the change, if there was one."""
+    return fit.Parts.of(len(slots), settings.newest_share, place(slots, since_ms) if since_ms else 0)
 
 
 def _gates(
-    slots: SlotFile, model: RankingModel, measured: Measured, folder: Path, settings: TrainingSettings
+    slots: SlotFile, parts: fit.Parts, model: RankingModel, measured: Measured, folder: Path, settings: TrainingSettings
 ) -> list[Gate]:
-    taught = [examples(block) for block in slots.blocks()]
-    clicks = sum(int((block["label"] == CLICKED).sum()) for block in taught)
     rows = next(slots.blocks(max(len(slots) - 1_000, 0), size=1_000))["features"]
     loaded = golden.load(folder)
     said = json.dumps({"problems": golden.problems(loaded), "scores": loaded.score(rows).tolist()})
     return [
-        gates.enough_data(sum(map(len, taught)), clicks, int(measured.clicks[ALL].sum()), settings),
+        enough(slots, parts, settings),
         *gates.probed(said, model.score(np.ascontiguousarray(rows)).tolist()),
         gates.better(measured, NEW, CHAMPION, settings, SEED, CHAMPION),
         gates.segments(measured, NEW, CHAMPION, settings, SEED),

@@ -41,9 +41,6 @@ STEPS: Mapping[str, Kind.ValueType] = {
     "challenger": CHALLENGER,
     "promoted": PROMOTED,
 }
-COLLECT_MS = 6 * HOUR_MS
-WINDOW_MS = DAY_MS
-"""Of versions that drift has trained: in four weeks, a few hours of a changed world would be nothing."""
 PERFORMANCE = DriftChannel.DRIFT_CHANNEL_PERFORMANCE
 T = TypeVar("T")
 
@@ -183,7 +180,7 @@ def _ids(visit: Visit) -> tuple[str, str]:
 def settings_of(course: Course) -> Settings:
     """Production's, but for what a world of days asks for."""
     settings = Settings()
-    settings.retrain = RetrainSettings(challenged_share=0.5, collect_ms=COLLECT_MS, interval_hours=0)
+    settings.retrain = RetrainSettings(challenged_share=0.5, interval_hours=0)
     settings.training = TrainingSettings(window_ms=(course.watched_on - course.known_on) * DAY_MS)
     return settings
 
@@ -206,7 +203,7 @@ def run(seed: int, course: Course = COURSE) -> Mapping[str, Went]:
                 break
         world.people.shift()
         control.note_champion(at_ms(course.flip_on * DAY_S))
-        settings.training = TrainingSettings(window_ms=WINDOW_MS)
+        settings.training = TrainingSettings()
 
         def go_on(way: Way) -> Went:
             control.folder = Path(folder) / f"{way.learns}-{way.retrains}"

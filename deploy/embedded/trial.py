@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from deploy.embedded.snapshot import EXPERIMENT_ID, TrialArm, TrialView
+from millrace.enums import name_of
 from millrace.experiments.definition import control
 from millrace.experiments.outlook import in_words, relative_intervals
 from millrace.registry.asking import new_command
@@ -90,5 +91,5 @@ def view(record: Experiment | None, truths: Mapping[str, Truth], problem: str) -
                 effects.get(name),
             )
         )
-    state = ExperimentState.Name(record.state).removeprefix("EXPERIMENT_STATE_").lower()
+    state = name_of(ExperimentState.DESCRIPTOR, record.state)
     return TrialView(EXPERIMENT_ID, state, tuple(arms), tuple(in_words(record)), problem)

@@ -16,6 +16,7 @@ from deploy.embedded.pipeline import PROCESSES, SIMULATE, Pipeline
 from deploy.embedded.snapshot import Learning, ProcessView, Shop, Shown, ShownItem, Snapshot
 from deploy.embedded.supervision import DEAD_STATES, ProcessInfo
 from deploy.embedded.trial_follower import TrialFollower
+from millrace.enums import name_of
 from millrace.settings import Settings, home
 from millrace.stream.reader import TopicReader
 from millrace.topics import IMPRESSIONS, INTERACTIONS
@@ -104,14 +105,12 @@ def shown(impression: Impression) -> Shown:
             ShownItem(
                 slot.item_id,
                 slot.score,
-                tuple(
-                    CandidateSource.Name(source).removeprefix("CANDIDATE_SOURCE_").lower() for source in slot.sources
-                ),
+                tuple(name_of(CandidateSource.DESCRIPTOR, source) for source in slot.sources),
             )
             for slot in impression.slots[:ITEMS_SHOWN]
         ),
         impression.model_version,
-        Fallback.Name(impression.fallback).removeprefix("FALLBACK_").lower(),
+        name_of(Fallback.DESCRIPTOR, impression.fallback),
     )
 
 

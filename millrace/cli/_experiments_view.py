@@ -10,6 +10,7 @@ import click
 from millrace.cli._drawing import ends, fitting_scale, interval
 from millrace.cli._experiments_gate import print_gate
 from millrace.cli._output import print_table, when
+from millrace.enums import name_of
 
 if TYPE_CHECKING:
     from millrace.simulation.truth import Truth
@@ -20,14 +21,14 @@ def state(experiment: Experiment) -> str:
     """draft, running or stopped."""
     from millrace.v1.experiment_pb2 import ExperimentState
 
-    return ExperimentState.Name(experiment.state).removeprefix("EXPERIMENT_STATE_").lower()
+    return name_of(ExperimentState.DESCRIPTOR, experiment.state)
 
 
 def decision(experiment: Experiment) -> str:
     """What the rule says, for people."""
     from millrace.v1.experiment_pb2 import DecisionKind
 
-    kind = DecisionKind.Name(experiment.decision.kind).removeprefix("DECISION_KIND_").lower().replace("_", " ")
+    kind = name_of(DecisionKind.DESCRIPTOR, experiment.decision.kind).replace("_", " ")
     return "" if kind == "unspecified" else kind
 
 

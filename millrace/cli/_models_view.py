@@ -111,6 +111,8 @@ def _of_window(sheet: Sheet) -> Iterator[str]:
     known = [f"{window[name]:,} {name}" for name in ("outcomes", "examples", "clicks") if name in window]
     time = f", {when(window['from_ms'])} to {when(window['to_ms'])}" if window["from_ms"] and window["to_ms"] else ""
     yield f"trained on {', '.join(known) or 'outcomes'}{time} ({records:,} offsets of topic {window['topic_id']})"
+    if window["since_ms"]:
+        yield f"for a world that changed at {when(window['since_ms'])}: chosen and judged by what was served since"
 
 
 def _of_lineage(sheet: Sheet) -> Iterator[str]:
@@ -187,7 +189,7 @@ def _beside(before: Sheet, after: Sheet) -> Iterator[tuple[str, str, str]]:
     for name in ("outcomes", "examples", "clicks"):
         one, other = ((sheet["window"] or {}).get(name) for sheet in (before, after))
         yield both(name, *(f"{number:,}" if number is not None else None for number in (one, other)))
-    for end in ("from_ms", "to_ms"):
+    for end in ("from_ms", "to_ms", "since_ms"):
         one, other = ((sheet["window"] or {}).get(end) for sheet in (before, after))
         yield both(f"trained {end.removesuffix('_ms')}", *(when(ms) if ms else None for ms in (one, other)))
     yield both("gates", *((sheet["gates"] or {}).get("verdict") for sheet in (before, after)))

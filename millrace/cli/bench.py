@@ -14,7 +14,7 @@ from millrace.errors import MillraceError
 
 _NAMES = (
     *("freshness", "workers", "learning", "experiments", "rollback", "promotion", "recommend", "gateway"),
-    *("simulation", "freshness-value", "processor-time"),
+    *("console", "simulation", "freshness-value", "processor-time"),
 )
 _WITHOUT_SERVERS = ("freshness-value", "processor-time")
 
@@ -40,9 +40,10 @@ def command(
 
     simulation measures whether learning pays: click-through with and without it, in a made-up shop of a fixed seed.
     freshness-value simulates a month for each rhythm of learning, without servers: live, hourly, nightly, weekly; in a
-    world with the clock of news and in a shop. It also writes docs/freshness-in-simulation.md. Both take about eleven
-    minutes, the others up to one. processor-time starts all of `millrace run` in a folder of its own for three minutes,
-    to see what each worker takes of all workers' processor time. Rows are added to benchmarks/results/latest.json.
+    world with the clock of news and in a shop. It also writes docs/freshness-in-simulation.md. Both take about ten
+    minutes, the others up to one. console opens pages in a Chromium (`make browser` installs it). processor-time starts
+    all of `millrace run` in a folder of its own for three minutes, to see what each worker takes of all workers'
+    processor time. Rows are added to benchmarks/results/latest.json.
     """
     if importlib.util.find_spec("benchmarks") is None:
         raise MillraceError(

@@ -154,6 +154,10 @@ def _show_status(content: Mapping[str, Any]) -> None:
     else:
         version = f", version {newest['version']}" if newest["version"] else ""
         click.echo(f"newest retraining, since {when(newest['started_at_ms'])}: {newest['reason'] or 'no reason given'}")
+        if newest["since_ms"]:
+            click.echo(
+                f"  for a world that changed at {when(newest['since_ms'])}: learns and is judged by what came since"
+            )
         click.echo(f"  {newest['state']}{version} since {when(newest['changed_at_ms'])}: {newest['note'] or '-'}")
     for wait in content["waits"]:
         click.echo(f"waits: {wait}")

@@ -22,6 +22,8 @@ class Change:
         Total by unit of expected: as it should be, and in ``since``.
     evidence
         The statistic that reached its limit, over the limit: 1 and more. None where a method has none.
+    since_ms
+        When these outcomes began, Unix milliseconds; 0 where nobody said when blocks begin.
     """
 
     outcomes: int
@@ -29,6 +31,7 @@ class Change:
     before: float
     after: float
     evidence: float | None = None
+    since_ms: int = 0
 
     @property
     def effect(self) -> float:

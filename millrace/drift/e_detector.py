@@ -98,12 +98,18 @@ class EDetector:
             for slope in (math.log(factor), -math.log(factor))
         ]
 
-    def update(self, block: Block) -> Change | None:
-        """Take the next block; the alarm, if this one gives it."""
+    def update(self, block: Block, begins_ms: int = 0) -> Change | None:
+        """Take the next block; the alarm, if this one gives it.
+
+        Parameters
+        ----------
+        begins_ms
+            When its outcomes begin, Unix milliseconds: so a change has a time.
+        """
         if not block.count:
             return None
         self.outcomes += block.count
-        self.history.append(block)
+        self.history.append(block, begins_ms)
         mean, mixture = self.baseline.ratio * block.expected / block.count, 0.0
         for each in self.directions:
             expected = min(mean * each.mean, 1.0)
@@ -129,7 +135,10 @@ class EDetector:
         return {
             "outcomes": self.outcomes,
             "values": [each.value for each in self.directions],
-            "blocks": [[block.count, block.total, block.expected] for block in self.history.blocks],
+            "blocks": [
+                [block.count, block.total, block.expected, begins_ms]
+                for block, begins_ms in zip(self.history.blocks, self.history.begins, strict=True)
+            ],
         }
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -140,18 +149,22 @@ class EDetector:
         for each, value in zip(self.directions, values, strict=True):
             each.value = float(value)
         self.outcomes = int(state["outcomes"])
-        self.history = History([Block(int(count), float(total), float(unit)) for count, total, unit in state["blocks"]])
+        blocks = [Block(int(count), float(total), float(unit)) for count, total, unit, *_ in state["blocks"]]
+        # States of before decision 29 do not say when blocks began.
+        begins = [int(begins_ms[0]) if begins_ms else 0 for _, _, _, *begins_ms in state["blocks"]]
+        self.history = History(blocks, begins)
 
     def _alarm(self, mixture: float) -> Change:
         leading = max(self.directions, key=lambda each: each.weight * each.value)
         ratio = self.baseline.ratio
-        since = self.history.since_change(leading.slope, ratio * math.expm1(leading.slope))
+        since, since_ms = self.history.since_change(leading.slope, ratio * math.expm1(leading.slope))
         found = Change(
             self.outcomes,
             since.count,
             before=ratio,
             after=since.ratio,
             evidence=mixture / self.between_false_alarms,
+            since_ms=since_ms,
         )
         self.outcomes, self.history = 0, History()
         for each in self.directions:

@@ -80,9 +80,13 @@ class Signals:
             alarm=True,
             after=Histogram(edges=[0, 1], counts=[change.since]),
         )
+        begins = _key(PERFORMANCE, measure) not in self.holding
         signal = self._say(PERFORMANCE, measure, [evidence], at_ms)
         assert signal is not None
         signal.segment = segment
+        if begins:
+            # Later alarms are of detectors that began anew at the one before: they never saw the beginning.
+            signal.changed_at_ms = change.since_ms
         return signal
 
     def over(self, measure: str, outcomes: int, at_ms: int) -> DriftSignal | None:

@@ -119,6 +119,7 @@ def _signal(signal: DriftSignal, holds: bool) -> dict[str, Any]:
         "segment": signal.segment or None,
         "holds": holds,
         "first_at_ms": signal.first_at_ms,
+        "changed_at_ms": signal.changed_at_ms or None,
         "at_ms": signal.at_ms,
         "evidence": [_evidence(one) for one in signal.evidence],
     }

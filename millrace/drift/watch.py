@@ -150,9 +150,10 @@ class Watch:
         for name, settling in self._labels.items():
             usual = self.reference.labels[name].hours
             for minute, block in settling.settle(below):
-                change = self._detectors[name].update(usual.block(minute * MINUTE_MS // HOUR_MS, block))
+                at_ms = minute * MINUTE_MS
+                change = self._detectors[name].update(usual.block(at_ms // HOUR_MS, block), at_ms)
                 if change is not None:
-                    alarms.append((name, change, minute * MINUTE_MS))
+                    alarms.append((name, change, at_ms))
         return alarms
 
     def outcomes(self, measure: str) -> int:

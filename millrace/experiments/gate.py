@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from millrace.enums import name_of
 from millrace.errors import InvalidField
 from millrace.experiments.assignment import TOLERANCE
 from millrace.experiments.definition import is_thompson
@@ -127,7 +128,7 @@ def gate_differences(recorded: Sequence[Gate]) -> list[str]:
 
 
 def _named(gate: Gate) -> str:
-    return f"{GateVerdict.Name(gate.verdict).removeprefix('GATE_VERDICT_').lower()} ({gate.reason})"
+    return f"{name_of(GateVerdict.DESCRIPTOR, gate.verdict)} ({gate.reason})"
 
 
 def _would_do(evidence: GateEvidence) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from millrace.enums import name_of
 from millrace.errors import InvalidField
 from millrace.experiments import definition as defined
 from millrace.experiments.arms import LATEST
@@ -78,7 +79,7 @@ def obey(
 
 def _defined(given: ExperimentDefinition, stands: Experiment | None, ledgers: Mapping[str, Ledger]) -> Experiment:
     if stands is not None and stands.state != DRAFT:
-        state = ExperimentState.Name(stands.state).removeprefix("EXPERIMENT_STATE_").lower()
+        state = name_of(ExperimentState.DESCRIPTOR, stands.state)
         raise InvalidField("experiment_id", f"{given.experiment_id!r} is {state}", "changes before it starts only")
     definition = defined.completed(given)
     defined.check_definition(definition)

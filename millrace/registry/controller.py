@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import structlog
 
+from millrace.enums import name_of
 from millrace.ranking.first import first_ranker
 from millrace.registry.journal import Journal
 from millrace.registry.ledger import Ledger
@@ -158,7 +159,7 @@ class Controller:
     def _append(self, event: ModelEvent) -> None:
         self._journal.append(event)
         log.info(
-            ModelEventType.Name(event.type).removeprefix("MODEL_EVENT_TYPE_").lower().replace("_", " "),
+            name_of(ModelEventType.DESCRIPTOR, event.type).replace("_", " "),
             model=self.model_name,
             version=event.model_version,
             reason=event.reason,

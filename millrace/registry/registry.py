@@ -31,6 +31,7 @@ STEP_TAG = "millrace.step_id"
 SHA256_TAG = "millrace.sha256"
 SCHEMA_TAG = "millrace.feature_schema"
 CODE_TAG = "millrace.code_version"
+SINCE_TAG = "millrace.since_ms"
 
 # MLflow quotes the whole chain of causes and, from the server, SQL.
 _PROBLEM_MAX_CHARS = 240

@@ -4,11 +4,11 @@
         │            │            └──────► shadow ───────────┴───────────────────►┘
         └────────────┴────────────┴───────────┴──────────────┴───────► failed
 
-**collecting**: outcomes of a world that changed come in. **training**: the job runs. **evaluating**: its version passed
-the gates, and what is known of it is measured before it gets traffic. **shadow**: that was too little, or no experiment
-can be had, and its predictions are compared with the champion's. **challenger**: an experiment shows it to a part of
-the users. A version that fails a gate, the measurement, the comparison or the experiment is *rejected*; *failed* is a
-retraining without a verdict: its job failed, or somebody cancelled it.
+**collecting**: outcomes of a world that changed come in, until they are enough. **training**: the job runs.
+**evaluating**: its version passed the gates, and what is known of it is measured before it gets traffic. **shadow**:
+that was too little, or no experiment can be had, and its predictions are compared with the champion's. **challenger**:
+an experiment shows it to a part of the users. A version that fails a gate, the measurement, the comparison or the
+experiment is *rejected*; *failed* is a retraining without a verdict: its job failed, or somebody cancelled it.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ class Retraining:
         Why it began.
     signal_id, command_id
         What started it; both empty if it was time.
+    since_ms
+        What was served since then is of the changed world, Unix milliseconds; 0 if no drift started it.
     started_at_ms, changed_at_ms
         Of its beginning and of its last step, Unix milliseconds.
     version
@@ -91,6 +93,7 @@ class Retraining:
     note: str = ""
     champion: str = ""
     starts: tuple[Position, ...] = ()
+    since_ms: int = 0
 
     @property
     def is_open(self) -> bool:
@@ -141,6 +144,7 @@ class Retrainings:
                 command_id=event.command_id,
                 started_at_ms=event.at_ms,
                 changed_at_ms=event.at_ms,
+                since_ms=event.since_ms,
             )
         elif event.type == DECLINED:
             self.declined = [*self.declined, event][-DECLINED_KEPT:]

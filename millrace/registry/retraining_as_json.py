@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from millrace.enums import name_of
 from millrace.registry.challenge import definition_of, room
 from millrace.registry.ledger import Ledger
 from millrace.registry.retraining import Retraining, State
-from millrace.registry.triggers import describe, look, may_train, next_by_schedule_ms
-from millrace.settings import DAY_MS, RetrainSettings
+from millrace.registry.triggers import describe, has_waited, look, may_train, next_by_schedule_ms
+from millrace.settings import DAY_MS, HOUR_MS, RetrainSettings
 from millrace.v1.drift_pb2 import DriftChannel, DriftSignal
 from millrace.v1.experiment_pb2 import Experiment
 from millrace.v1.model_pb2 import ModelEvent
@@ -23,6 +24,7 @@ def retraining_as_dict(one: Retraining) -> dict[str, object]:
         "state": one.state,
         "reason": one.reason,
         "signal_id": one.signal_id or None,
+        "since_ms": one.since_ms or None,
         "command_id": one.command_id or None,
         "version": one.version or None,
         "note": one.note or None,
@@ -79,9 +81,12 @@ def _waits(
     ledger: Ledger, present: Retraining, experiments: Iterable[Experiment], settings: RetrainSettings, now_ms: int
 ) -> Iterable[str]:
     """What the retraining under way waits for."""
-    if present.state == State.COLLECTING and not may_train(present, settings, now_ms):
+    if present.state == State.COLLECTING and not has_waited(present, settings, now_ms):
         minutes = (present.started_at_ms + settings.collect_ms - now_ms) / 60_000
         yield f"outcomes of the changed world come in for another {minutes:.0f} min"
+    elif present.state == State.COLLECTING and not may_train(present, settings, now_ms):
+        hours = (present.started_at_ms + settings.collect_max_ms - now_ms) / HOUR_MS
+        yield f"outcomes of the changed world come in until there are enough, for at most another {hours:.0f} h"
     elif present.state in (State.EVALUATING, State.SHADOW):
         if present.state == State.SHADOW:
             days = (present.changed_at_ms + settings.shadow_max_ms - now_ms) / DAY_MS
@@ -98,9 +103,10 @@ def _waits(
 def _signal_as_dict(signal: DriftSignal) -> dict[str, object]:
     return {
         "signal_id": signal.signal_id,
-        "channel": DriftChannel.Name(signal.channel).removeprefix("DRIFT_CHANNEL_").lower(),
+        "channel": name_of(DriftChannel.DESCRIPTOR, signal.channel),
         "version": signal.model_version,
         "about": describe(signal),
         "first_at_ms": signal.first_at_ms,
+        "changed_at_ms": signal.changed_at_ms or None,
         "at_ms": signal.at_ms,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from millrace.enums import name_of
 from millrace.errors import MillraceError
 from millrace.registry.as_json import event_as_dict
 from millrace.registry.gates import GATE_PREFIX, GATES_TAG, PASSED, gates_of
@@ -82,7 +83,7 @@ def _state(version: str, history: History, events: Sequence[ModelEvent]) -> str:
 
 
 def _event(event: ModelEvent) -> dict[str, Any]:
-    kind = ModelEventType.Name(event.type).removeprefix("MODEL_EVENT_TYPE_").lower().replace("_", " ")
+    kind = name_of(ModelEventType.DESCRIPTOR, event.type).replace("_", " ")
     return {"what": kind, **event_as_dict(event), "figures": dict(event.figures)}
 
 
@@ -107,6 +108,7 @@ def _window(run: VersionRun | None) -> dict[str, Any] | None:
         "topic_id": run.params[f"{_INPUT}topic_id"],
         "from_ms": _whole(run.params.get(f"{_INPUT}from_ms")),
         "to_ms": _whole(run.params.get(f"{_INPUT}to_ms")),
+        "since_ms": _whole(run.params.get("since_ms")),
         "offsets": {
             name.removeprefix(_INPUT): [int(end) for end in bounds.split("-")]
             for name, bounds in run.params.items()

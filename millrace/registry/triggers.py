@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from millrace.enums import name_of
 from millrace.registry.ledger import Ledger
 from millrace.registry.retraining import DECLINED, STARTED, Retraining, State
 from millrace.settings import HOUR_MS, RetrainSettings
@@ -59,7 +60,7 @@ def look(ledger: Ledger, signals: Iterable[DriftSignal], settings: RetrainSettin
             continue
         problem = next(_against(ledger, signal, settings, now_ms), "")
         if not problem:
-            return Look(_started(ledger, f"drift: {describe(signal)}", now_ms, signal.signal_id))
+            return Look(_started(ledger, f"drift: {describe(signal)}", now_ms, signal))
         waits.append(f"drift ({describe(signal)}): {problem}")
     due_ms = next_by_schedule_ms(ledger, settings)
     if due_ms is not None and ledger.retrainings.under_way is None:
@@ -85,10 +86,28 @@ def against_another(ledger: Ledger) -> str:
     return "" if present is None else f"a retraining is under way already: {phrase(present)}"
 
 
-def may_train(present: Retraining, settings: RetrainSettings, now_ms: int) -> bool:
-    """Whether enough was collected: after drift, some time of the changed world; else nothing has to be waited for."""
-    waits = settings.collect_ms if present.signal_id else 0
-    return present.state == State.COLLECTING and now_ms >= present.started_at_ms + waits
+def may_train(present: Retraining, settings: RetrainSettings, now_ms: int, enough: bool = False) -> bool:
+    """Whether the training job may run: after drift, once some time has gone by and enough of the changed world came.
+
+    Parameters
+    ----------
+    enough
+        Whether what came since the change is known to be enough to learn it and to judge by it. After
+        ``collect_max_ms`` the job runs without, and its gate says how much there was.
+    """
+    if present.state != State.COLLECTING or not has_waited(present, settings, now_ms):
+        return False
+    return enough or not present.since_ms or now_ms >= present.started_at_ms + settings.collect_max_ms
+
+
+def has_waited(present: Retraining, settings: RetrainSettings, now_ms: int) -> bool:
+    """Whether the least time of collecting is over; without drift nothing has to be waited for."""
+    return now_ms >= present.started_at_ms + (settings.collect_ms if present.signal_id else 0)
+
+
+def changed_ms(signal: DriftSignal) -> int:
+    """When the world changed, by a signal, Unix milliseconds: at the latest, it had when that was found."""
+    return signal.changed_at_ms or signal.first_at_ms
 
 
 def describe(signal: DriftSignal) -> str:
@@ -96,7 +115,7 @@ def describe(signal: DriftSignal) -> str:
     names = [one.name for one in signal.evidence[:_NAMED_MAX]]
     more = len(signal.evidence) - len(names)
     segment = f" of {signal.segment} users" if signal.segment else ""
-    channel = DriftChannel.Name(signal.channel).removeprefix("DRIFT_CHANNEL_").lower()
+    channel = name_of(DriftChannel.DESCRIPTOR, signal.channel)
     return f"{channel}: {', '.join(names) or 'no evidence'}{f' and {more} more' if more else ''}{segment}"
 
 
@@ -124,7 +143,7 @@ def _against(ledger: Ledger, signal: DriftSignal, settings: RetrainSettings, now
         )
 
 
-def _started(ledger: Ledger, reason: str, now_ms: int, signal_id: str = "") -> ModelEvent:
+def _started(ledger: Ledger, reason: str, now_ms: int, signal: DriftSignal | None = None) -> ModelEvent:
     # Only one is under way: its number names it, in whatever process it is decided.
     event_id = _id(ledger, f"retraining/{ledger.retrainings.count + 1}")
     return ModelEvent(
@@ -134,7 +153,8 @@ def _started(ledger: Ledger, reason: str, now_ms: int, signal_id: str = "") -> M
         type=STARTED,
         at_ms=now_ms,
         reason=reason,
-        signal_id=signal_id,
+        signal_id=signal.signal_id if signal is not None else "",
+        since_ms=changed_ms(signal) if signal is not None else 0,
     )
 
 

@@ -35,8 +35,10 @@ class _Batch:
 
     positions: dict[Partition, int]
     done_at: float
-    # Number of parcels, counted from the start, that must be complete; known once all its output was sent.
+    # Number of parcels, counted from the start, that must be complete, and the time from which the margin counts: both
+    # are known once all its output was sent.
     parcels: int = 0
+    out_at: float = 0.0
 
 
 class Progress:
@@ -46,14 +48,15 @@ class Progress:
 
     1. the worker has sent everything that it had to send because of it (``pending_since`` lies after it),
     2. the broker has acknowledged all that was sent until then, and
-    3. it is older than the durability margin.
+    3. the durability margin has passed since the first. The worker may write what a batch does long after it has
+       taken it, where its store is slow; who has read what to send from there knows that it is written.
 
     Batches become safe in the order in which they were handled.
 
     Parameters
     ----------
     margin_s
-        The durability margin, seconds.
+        The durability margin, seconds; 0 where a store loses nothing.
     """
 
     def __init__(self, margin_s: float) -> None:
@@ -127,11 +130,15 @@ class Progress:
         self._handled.update(positions)
         self._sending.append(_Batch(dict(positions), done_at))
 
-    def advance(self, now: float, pending_since: float | None) -> bool:
+    def advance(self, now: float, pending_since: float | None, verified_at: float) -> bool:
         """Find out what has become safe by now; whether any position moved.
 
         Parameters
         ----------
+        now
+            Monotonic time, seconds.
+        verified_at
+            When the worker's store was still the one that it has written to: it may be another one by now.
         pending_since
             When the oldest effect was taken that the worker has not sent yet; None if there is none.
         """
@@ -141,7 +148,7 @@ class Progress:
                 self._closed.append(self._parcel)
                 self._closed_count += 1
                 self._parcel = Parcel()
-            batch.parcels = self._closed_count
+            batch.parcels, batch.out_at = self._closed_count, now
             self._flying.append(batch)
         while self._closed and self._closed[0].complete:
             self._closed.popleft()
@@ -149,7 +156,9 @@ class Progress:
         moved = False
         while self._flying:
             batch = self._flying[0]
-            if batch.parcels > self._complete_count or batch.done_at + self._margin_s > now:
+            if batch.parcels > self._complete_count:
+                break
+            if self._margin_s and batch.out_at + self._margin_s > verified_at:
                 break
             self._flying.popleft()
             self._safe.update(batch.positions)

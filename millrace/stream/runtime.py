@@ -198,7 +198,7 @@ class Runtime:
     def _advance(self) -> None:
         """Find out what is safe, as of the last tick: the worker's store was there then, and may not be now."""
         if not isinstance(self._output, TransactionalOutput):
-            self._progress.advance(self._ticked_at, self._worker.pending_since)
+            self._progress.advance(self._clock.monotonic(), self._worker.pending_since, self._ticked_at)
 
     def _commit(self, now: float) -> None:
         """Commit what is safe, or the transaction."""

@@ -12,6 +12,11 @@ What is registered is the state after the newest part. The arithmetic is that of
 there; so a candidate is where it begins: the weights, and the sums of squared gradients that AdaGrad begins with. These
 are a Gaussian prior around the weights in effect: the larger, the more it takes to move them (J. Duchi, E. Hazan and
 Y. Singer, "Adaptive subgradient methods", JMLR 12, 2011).
+
+After a change of the world at a known place of the window, the three parts are of what came since. Beside candidates
+that learn all of the window there are then some that begin at the change: with the usual weights or none, knowing
+nothing of the old world, or with those that the old world gave. These begin with small sums again, for the sums of four
+weeks are why a line that has learned so much learns a new world slowly.
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ from millrace.training.slots import CLICKED, SlotFile, Slots, examples
 
 STARTS = ("fixed", "zero")
 """Weights at the beginning: those of the first ranker, or none. Whoever begins with none knows no means either."""
+BEFORE = "before"
+"""Weights and means of ``OLD_WORLD`` at the change."""
 CAUTIONS = (0.0, 10.0, 100.0)
 """Sums of squared gradients at the beginning. A slot adds up to about .05 at the usual click-through, so that 10 is the
 weight of some hundred slots and 100 that of some thousand."""
@@ -44,25 +51,29 @@ class Candidate:
     Attributes
     ----------
     start
-        One of ``STARTS``.
+        One of ``STARTS``, or ``BEFORE``.
     caution
         Sum of squared gradients at the beginning, 0 and more.
     passes
         How often the fitting part is learned.
+    since_change
+        It begins at the change; else with the window. Whoever starts from ``BEFORE`` begins at the change.
     """
 
     start: str
     caution: float
     passes: int
+    since_change: bool = False
 
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.start} start, caution {self.caution:g}, {self.passes} pass{'es' * (self.passes > 1)}"
+        passes = f"{self.passes} pass{'es' * (self.passes > 1)}"
+        return f"{self.start} start, caution {self.caution:g}, {passes}{' since the change' * self.since_change}"
 
-    def begin(self, base: RankingModel) -> LearnerState:
-        """The state before the first slot."""
-        model = base
+    def begin(self, base: RankingModel, before: RankingModel | None = None) -> LearnerState:
+        """The state before the first slot; ``before``: what the old world gave, for who starts from it."""
+        model = base if self.start != BEFORE or before is None else before
         if self.start == "zero":
             # Means too: the first slot replaces one of no observations but for rounding, which can make a variance of 0
             # a negative one.
@@ -72,18 +83,24 @@ class Candidate:
         return replace(state, squared_gradients=np.full_like(state.squared_gradients, self.caution))
 
 
+OLD_WORLD = Candidate("fixed", 10.0, 1)
+"""How it is learned for those that start from it; after weeks it matters little how a line began."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Where the parts of a window end, as numbers of slots."""
+    """Where the parts of a window end, as numbers of slots; and where the world changed, 0 if it did not."""
 
     fitting: int
     choosing: int
     newest: int
+    change: int = 0
 
     @classmethod
-    def of(cls, slots: int, share: float) -> Parts:
-        """Choosing and newest each have ``share`` of the slots."""
-        return cls(round(slots * (1 - 2 * share)), round(slots * (1 - share)), slots)
+    def of(cls, slots: int, share: float, change: int = 0) -> Parts:
+        """Choosing and newest each have ``share`` of the slots since the change."""
+        new = slots - change
+        return cls(change + round(new * (1 - 2 * share)), change + round(new * (1 - share)), slots, change)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +125,17 @@ def search(
     """Compare all candidates of up to so many passes; each block is read once for all of them."""
     begun = [Candidate(start, caution, 1) for start, caution in product(STARTS, CAUTIONS)]
     lines = {candidate: OnlineRanker(candidate.begin(base)) for candidate in begun}
+    whole = list(lines.values())
     losses: dict[Candidate, float] = {}
     for number in range(1, passes + 1):
-        for block in slots.blocks(0, parts.fitting):
+        for block in slots.blocks(0, parts.change):
+            _learn(whole, block)
+            progress(len(block) * len(whole))
+        if parts.change and number == 1:
+            before = lines[OLD_WORLD].model()
+            new = [Candidate(start, caution, 1, True) for start, caution in product((*STARTS, BEFORE), CAUTIONS)]
+            lines |= {candidate: OnlineRanker(candidate.begin(base, before)) for candidate in new}
+        for block in slots.blocks(parts.change, parts.fitting):
             _learn(lines.values(), block)
             progress(len(block) * len(lines))
         tried = {replace(candidate, passes=number): copy_of(line) for candidate, line in lines.items()}
@@ -127,12 +152,20 @@ def search(
 
 
 def fit(
-    candidate: Candidate, slots: SlotFile, stop: int, base: RankingModel, progress: Progress = lambda _: None
+    candidate: Candidate,
+    slots: SlotFile,
+    stop: int,
+    base: RankingModel,
+    progress: Progress = lambda _: None,
+    change: int = 0,
 ) -> OnlineRanker:
-    """The candidate after it has learned the slots before ``stop``."""
-    line = OnlineRanker(candidate.begin(base))
+    """The candidate after it has learned the slots before ``stop``; ``change``: the one at which the world changed."""
+    before = None
+    if candidate.start == BEFORE:
+        before = fit(OLD_WORLD, slots, change, base, progress).model()
+    line = OnlineRanker(candidate.begin(base, before))
     for _ in range(candidate.passes):
-        for block in slots.blocks(0, stop):
+        for block in slots.blocks(change if candidate.since_change else 0, stop):
             _learn([line], block)
             progress(len(block))
     return line
@@ -145,7 +178,8 @@ def copy_of(line: OnlineRanker) -> OnlineRanker:
 
 def search_work(parts: Parts, passes: int) -> float:
     """Slots that ``search`` goes through, each line for itself."""
-    return len(STARTS) * len(CAUTIONS) * passes * parts.choosing
+    since = len((*STARTS, BEFORE)) * (parts.choosing - parts.change) if parts.change else 0
+    return len(CAUTIONS) * passes * (len(STARTS) * parts.choosing + since)
 
 
 def _learn(lines: Iterable[OnlineRanker], block: Slots) -> Sequence[float]:

@@ -3,7 +3,8 @@
 ============ ======================================================================================================
 gate         passed if
 ============ ======================================================================================================
-enough_data  the window holds so many examples and clicks, and a fair part of them is newest
+enough_data  the window holds so many examples and clicks, and a fair part of them is newest; after a change of the
+             world, what came since
 loads        its files, as they arrived at the registry, load in a fresh process as a recommender loads them, and score
              logged slots as the trained model does
 golden       it answers every golden request as it should (``millrace.training.golden``)
@@ -34,8 +35,10 @@ NEWEST_CLICKS_MIN = 0.1
 LEVEL = 0.95
 
 
-def enough_data(examples: int, clicks: int, newest_clicks: int, settings: TrainingSettings) -> Gate:
-    """Gate ``enough_data``."""
+def enough_data(
+    examples: int, clicks: int, newest_clicks: int, settings: TrainingSettings, since_change: bool = False
+) -> Gate:
+    """Gate ``enough_data``; ``since_change``: the numbers are of what came since the world changed."""
     newest_min = NEWEST_CLICKS_MIN * settings.clicks_min
     asked = {
         "examples": (examples, settings.examples_min),
@@ -45,8 +48,9 @@ def enough_data(examples: int, clicks: int, newest_clicks: int, settings: Traini
     figures = {name: float(number) for name, (number, _) in asked.items()}
     figures |= {f"{name}_min": float(least) for name, (_, least) in asked.items()}
     reason = (
-        f"{examples:,} examples (at least {settings.examples_min:,}) with {clicks:,} clicks (at least "
-        f"{settings.clicks_min:,}), {newest_clicks:,} of them newest (at least {newest_min:,.0f})"
+        f"{examples:,} examples{' since the change' * since_change} (at least {settings.examples_min:,}) with "
+        f"{clicks:,} clicks (at least {settings.clicks_min:,}), {newest_clicks:,} of them newest (at least "
+        f"{newest_min:,.0f})"
     )
     return Gate("enough_data", all(number >= least for number, least in asked.values()), reason, figures)
 

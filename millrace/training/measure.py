@@ -21,7 +21,7 @@ from millrace.features.segments import SEGMENTS
 from millrace.learning.learner import OnlineRanker
 from millrace.ranking.features import FloatMatrix, Floats
 from millrace.settings import HOUR_MS
-from millrace.training.slots import CLICKED, NO_SEGMENT, SlotFile, examples
+from millrace.training.slots import ALWAYS, CLICKED, NO_SEGMENT, SlotFile, examples
 
 STEP = 200
 """Slots between two states of the parameters that predict: about what a learner at a thousand slots a second holds back
@@ -130,7 +130,7 @@ class Measured:
     calibration
         Contender -> of all slots.
     hours
-        Contender -> name of a measure -> hour of serving -> its sums, of the served slots.
+        Contender -> name of a measure -> hour of serving -> its sums, of the served slots whose labels are all there.
     """
 
     slots: Mapping[str, Floats]
@@ -164,8 +164,16 @@ def measure(
     start: int,
     stop: int,
     progress: Callable[[float], None] = lambda _: None,
+    known_ms: tuple[int, int] = (0, ALWAYS),
 ) -> Measured:
-    """Send the contenders through the slots from ``start`` up to ``stop``."""
+    """Send the contenders through the slots from ``start`` up to ``stop``.
+
+    Parameters
+    ----------
+    known_ms
+        Hours count slots that were served from the first of these times on and before the second, Unix milliseconds:
+        those whose labels are all in the part (``millrace.training.reference``).
+    """
     blocks = max(min(BLOCKS_MAX, (stop - start) // STEP), 1)
     edges = np.linspace(start, stop, blocks + 1)
     found = Measured(
@@ -181,6 +189,8 @@ def measure(
         rows, clicked = np.ascontiguousarray(taught["features"]), taught["label"] == CLICKED
         labels = clicked.astype(float)
         groups = list(_groups(taught["segment"], taught["served"]))
+        served_ms = taught["served_ms"]
+        whole = taught["served"] & (served_ms >= known_ms[0]) & (served_ms < known_ms[1])
         for group, members in groups:
             found.slots[group][at] += members.sum()
             found.clicks[group][at] += labels[members].sum()
@@ -191,9 +201,8 @@ def measure(
             for group, members in groups:
                 found.losses[name][group][at] += losses[members].sum()
             found.calibration[name].add(probabilities, labels)
-            served = taught["served"]
             _add_hours(
-                found.hours[name], taught["served_ms"][served], labels[served], probabilities[served], losses[served]
+                found.hours[name], taught["served_ms"][whole], labels[whole], probabilities[whole], losses[whole]
             )
             contender.learn(rows, clicked.tolist())
         progress(len(step) * len(contenders))

@@ -2,6 +2,9 @@
 
 Only served slots count, seen or not: candidates that were drawn beside a click without an answer are nothing that is
 served. Blocks are days of serving time for values, which have a daily season, and hours for labels.
+
+Of the slots that were served last only the clicks are known: that there was none is known when the attribution window
+closes. So labels count up to where they are settled.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from millrace.drift.storing import Labels, ModelReference
 from millrace.features.segments import SEGMENTS
 from millrace.ranking.model import RankingModel
 from millrace.settings import DAY_MS, HOUR_MS
-from millrace.training.slots import CLICKED, NO_SEGMENT, SlotFile, Slots, examples
+from millrace.training.slots import ALWAYS, BLOCK, CLICKED, NO_SEGMENT, SlotFile, Slots, examples, served_until
 
 SAMPLE = 100_000
 """Slots whose quantiles become edges: the error of a quantile among them is a sixth of a percent at most, and a cell
@@ -94,11 +97,38 @@ def count_values(
     return [Values(name, *each) for name, *each in zip(names, edges, days, *parts, strict=True)]
 
 
-def count_clicks(slots: SlotFile) -> Mapping[str, dict[int, Block]]:
-    """Name of a click-through -> number of the hour of serving -> its outcomes."""
+def settled_before(slots: SlotFile, attribution_ms: int) -> int:
+    """The serving time before which all labels are known, Unix milliseconds; 0 if nothing was served.
+
+    Parameters
+    ----------
+    attribution_ms
+        The joiner's attribution window.
+    """
+    newest = [served_until(block[block["served"]]) for block in slots.blocks()]
+    return max(max(newest, default=0) - attribution_ms, 0)
+
+
+def known_from(slots: SlotFile, start: int) -> int:
+    """The serving time from which all labels stand at a slot or after it, Unix milliseconds.
+
+    Of what was served before, clicks are earlier in the log. Half an hour of them matters where a part is short.
+    """
+    return max(map(served_until, slots.blocks(max(start - BLOCK, 0), start)), default=0)
+
+
+def count_clicks(slots: SlotFile, settled_ms: int = ALWAYS, since_ms: int = 0) -> Mapping[str, dict[int, Block]]:
+    """Name of a click-through -> number of the hour of serving -> its outcomes.
+
+    Parameters
+    ----------
+    settled_ms, since_ms
+        What was served later, or before, does not count, Unix milliseconds.
+    """
     found: dict[str, dict[int, Block]] = {CLICK_THROUGH: {}}
     for block in slots.blocks():
-        seen = examples(block[block["served"]])
+        served_ms = block["served_ms"]
+        seen = examples(block[block["served"] & (served_ms >= since_ms) & (served_ms < settled_ms)])
         hours, clicked = seen["served_ms"] // HOUR_MS, seen["label"] == CLICKED
         keys, places = np.unique(np.stack([hours, seen["segment"].astype(np.int64)]), axis=1, return_inverse=True)
         counts, clicks = np.bincount(places.ravel()), np.bincount(places.ravel(), weights=clicked)
@@ -111,7 +141,10 @@ def count_clicks(slots: SlotFile) -> Mapping[str, dict[int, Block]]:
 
 
 def make_reference(
-    values: Sequence[Values], clicks: Mapping[str, Mapping[int, Block]], hours: Mapping[str, Mapping[int, Block]]
+    values: Sequence[Values],
+    clicks: Mapping[str, Mapping[int, Block]],
+    hours: Mapping[str, Mapping[int, Block]],
+    usual: Hours | None = None,
 ) -> ModelReference:
     """The reference of a version.
 
@@ -121,17 +154,40 @@ def make_reference(
         As ``count_clicks`` gives them.
     hours
         Calibration and log loss of the newest part, by hour (``Measured.hours``).
+    usual
+        How clicks depend on the hour of the day, known from elsewhere; None: fitted to ``clicks``.
     """
-    usual = Hours.of(clicks[CLICK_THROUGH])
-    labels = {name: _labels(by_hour, usual) for name, by_hour in clicks.items() if by_hour}
+    fitted = usual is None
+    usual = Hours.of(clicks[CLICK_THROUGH]) if usual is None else usual
+    labels = {name: _labels(by_hour, usual, fitted) for name, by_hour in clicks.items() if by_hour}
     labels |= {name: _labels(hours[name], Hours()) for name in (CALIBRATION, LOG_LOSS) if hours.get(name)}
     return ModelReference(tuple(each.reference() for each in values), labels)
 
 
-def _labels(by_hour: Mapping[int, Block], usual: Hours) -> Labels:
+def reference_since(
+    slots: SlotFile,
+    values: Sequence[Values],
+    hours: Mapping[str, Mapping[int, Block]],
+    settled_ms: int,
+    since_ms: int = 0,
+) -> ModelReference:
+    """The reference of a version for the world as it is since a time (Unix milliseconds; 0: always was).
+
+    Clicks are expected as they come since then, but the day has the hours that the whole window had: a few hours say
+    nothing of the others. Values are of the whole window, for how days differ is not known of a part of one; what moved
+    with the change is said of them, and starts nothing.
+    """
+    clicks = count_clicks(slots, settled_ms)
+    if not since_ms:
+        return make_reference(values, clicks, hours)
+    usual = Hours.of(clicks[CLICK_THROUGH])
+    return make_reference(values, count_clicks(slots, settled_ms, since_ms), hours, usual)
+
+
+def _labels(by_hour: Mapping[int, Block], usual: Hours, fitted: bool = True) -> Labels:
+    """``fitted``: to these very blocks."""
     blocks = [usual.block(hour, block) for hour, block in sorted(by_hour.items())]
-    flat = usual == Hours()
-    return Labels(Baseline.of(blocks, 1 if flat else PARAMETERS), usual)
+    return Labels(Baseline.of(blocks, PARAMETERS if fitted and usual != Hours() else 1), usual)
 
 
 def _sample(slots: SlotFile, model: RankingModel) -> Singles:

@@ -27,6 +27,9 @@ CLICKED, SKIPPED, UNSEEN = 1, 0, -1
 NO_SEGMENT = len(SEGMENTS)
 """Code of a slot without a segment of ours: a click without an answer. The others are places in ``SEGMENTS``."""
 
+ALWAYS = 2**63 - 1
+"""A time, Unix milliseconds, that is after every other."""
+
 BLOCK = 20_000
 """Slots in memory at once: 3 MB of our features, and 6 MB more while they are learned."""
 _BUFFERED = 256
@@ -163,3 +166,8 @@ def examples(slots: Slots) -> Slots:
     """Those that teach: seen, with a label."""
     seen: Slots = slots[slots["label"] != UNSEEN]
     return seen
+
+
+def served_until(slots: Slots) -> int:
+    """The newest serving time, Unix milliseconds, of what had been served when it was appended; 0 if there is none."""
+    return int(np.minimum(slots["served_ms"], slots["appended_ms"]).max(initial=0))

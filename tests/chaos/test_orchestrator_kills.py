@@ -204,6 +204,7 @@ def test_killed_in_every_state_everything_is_done_once(
         "RETRAIN_DEBOUNCE_MS": "0",
         "RETRAIN_COOL_DOWN_MS": "0",
         "RETRAIN_COLLECT_MS": str(COLLECT_MS),
+        "RETRAIN_COLLECT_MAX_MS": str(COLLECT_MS),
         "RETRAIN_IN_VAIN_MAX": "1000",
     }
     process("workers.experiment_tracker", env=env)

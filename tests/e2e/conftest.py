@@ -21,11 +21,10 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Loop:
-    """The running pipeline: its two clients, and the environment that points a further process at it."""
+    """The running pipeline, by its two clients."""
 
     events: EventProducer
     recommender: RecommenderClient
-    env: Mapping[str, str]
 
 
 def eventually(ask: Callable[[], V], good: Callable[[V], object], timeout_s: float = PATIENCE_S) -> V:
@@ -53,8 +52,6 @@ def loop(
         "REDIS_URL": redis_url,
         "MLFLOW_TRACKING_URI": mlflow_uri,
         "MILLRACE_RECOMMENDER_PORT": str(port),
-        "MILLRACE_RECOMMENDER_TARGET": f"localhost:{port}",
-        "MILLRACE_RECOMMENDER_TIMEOUT_MS": "60000",
         "MILLRACE_RECOMMENDER_DEADLINE_MS": "60000",
         "MILLRACE_RECOMMENDER_FEATURES_TIMEOUT_MS": "60000",
         "MILLRACE_RECOMMENDER_MODEL_NAME": "e2e",
@@ -69,7 +66,6 @@ def loop(
         yield Loop(
             clients.enter_context(EventProducer(topics_applied)),
             clients.enter_context(RecommenderClient(f"localhost:{port}", timeout_s=PATIENCE_S, wait_for_ready=True)),
-            env,
         )
     for one in processes:
         assert one.terminate() == 0, one.output()

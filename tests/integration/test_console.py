@@ -8,19 +8,16 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import unescape
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
 from millrace.inspection.letters import read_letters
-from millrace.settings import KafkaSettings
 from millrace.stream.codec import encode
 from millrace.topics import DRIFT_SIGNALS, INTERACTIONS
 from millrace.v1.drift_pb2 import DriftChannel, DriftEvidence, DriftSignal
-from tests.conftest import StartProcess
-from tests.gateway_stack import Running, gateway_stack
+from tests.gateway_stack import Running, StartStack
 from tests.gateway_support import TIMEOUT_S, Answer
 from tests.processes import in_time
 from tests.stream_support import headers_of, read_all, send
@@ -30,24 +27,10 @@ ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"
 
 
 @pytest.fixture(scope="module")
-def running(
-    topics_applied: KafkaSettings,
-    kafka_env: Mapping[str, str],
-    redis_url: str,
-    millrace_home: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    module_process: StartProcess,
-) -> Iterator[Running]:
-    """A gateway with everything behind it but the orchestrator and the drift detector, whose parts a test plays."""
-    env = {
-        **kafka_env,
-        "REDIS_URL": redis_url,
-        "MILLRACE_JOINER_ATTRIBUTION_WINDOW_MS": "1000",
-        "MILLRACE_GATEWAY_COMMAND_WAIT_MS": "100",
-    }
-    log = tmp_path_factory.mktemp("recommender") / "log"
-    more = ("outcome_joiner",)
-    with gateway_stack(topics_applied, env, millrace_home, log, module_process, learner={}, more=more) as found:
+def running(gateway_stack: StartStack) -> Iterator[Running]:
+    """A test plays the drift detector too."""
+    env = {"MILLRACE_JOINER_ATTRIBUTION_WINDOW_MS": "1000", "MILLRACE_GATEWAY_COMMAND_WAIT_MS": "100"}
+    with gateway_stack(env, more=["outcome_joiner"]) as found:
         title = {"item_id": "i-1", "title": HOSTILE, "category": "hats", "price": 9.5}
         assert found.gateway.ask("POST", "/api/v1/items", title).status == 202
         clicks = [{"user_id": f"u{n % 7}", "item_id": f"i-{n % 5}", "session_id": f"s{n % 7}"} for n in range(60)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,18 @@ from millrace.features.writer import FeatureWriter, item_script
 from millrace.settings import FeatureSettings, RedisSettings
 from millrace.v1.interaction_pb2 import Interaction
 from tests.feature_ledger import CLICK, Logged
-from tests.feature_support import T0, RedisServer, clicks, connected, events_of, load_item, load_user
+from tests.feature_support import (
+    T0,
+    Outbox,
+    RedisServer,
+    clicks,
+    connected,
+    events_of,
+    load_item,
+    load_user,
+    record,
+)
+from workers.feature_updater.worker import FeatureUpdater
 
 FEATURES = FeatureSettings()
 
@@ -57,6 +69,18 @@ def test_a_restart_while_idle_is_never_bridged(server: RedisServer, way: Callabl
     store.connect()
     assert store.ask("GET", "k") is None
     store.close()
+
+
+def test_a_worker_that_is_behind_notices_a_restart_at_the_next_tick(server: RedisServer) -> None:
+    """Also when it was stopped between a batch and the tick, which would otherwise leave asking to the next batch."""
+    connected(server.url).close()
+    worker, output = FeatureUpdater(RedisSettings(url=server.url), FEATURES), Outbox()
+    worker.restore([], {})
+    old = record(0, 0, Interaction(event_id="e", user_id="u", item_id="a", type=CLICK, occurred_at_ms=T0))
+    worker.on_batch([old], output)
+    server.restart()
+    with pytest.raises(InfrastructureError, match="redis"):
+        worker.on_tick(time.monotonic(), output)
 
 
 def test_redis_py_itself_would_bridge_it(server: RedisServer) -> None:

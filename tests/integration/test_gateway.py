@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import signal
 import socket
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, given, settings
-from hypothesis.errors import Unsatisfiable
-from hypothesis.strategies import SearchStrategy
-from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.core.result import Ok
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from millrace.events.build import now_ms
-from millrace.settings import DAY_MS, KafkaSettings, RedisSettings, Settings
+from millrace.settings import DAY_MS, RedisSettings, Settings
 from millrace.stream.codec import encode
 from millrace.topics import (
     DRIFT_DETECTOR_CHANGELOG,
@@ -46,17 +30,14 @@ from millrace.v1.item_pb2 import Item
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from millrace.v1.outcome_pb2 import Outcome
 from tests.conftest import StartProcess
-from tests.gateway_stack import Running, gateway_stack
+from tests.described import keep_their_description
+from tests.gateway_stack import Running, StartStack
 from tests.gateway_support import Answer, Gateway
 from tests.learning_support import outcomes
 from tests.processes import PATIENCE_S, in_time
-from tests.recommending import wait_for
 from tests.stream_support import read_all, send
 from workers.retrain_orchestrator.training_erasures import Erasures, forgotten
 
-# Of each path and method, with a valid body and with an invalid one; each takes some 50 ms, most of it to make up.
-EXAMPLES = 4
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 ARMS = [
     {"name": "frozen", "share": 0.5, "control": True, "settings": {"parameters": "registered"}},
     {"name": "live", "share": 0.5},
@@ -64,20 +45,9 @@ ARMS = [
 
 
 @pytest.fixture(scope="module")
-def running(
-    topics_applied: KafkaSettings,
-    kafka_env: Mapping[str, str],
-    redis_url: str,
-    millrace_home: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    module_process: StartProcess,
-) -> Iterator[Running]:
-    """All that the gateway stands on but for the orchestrator, whose part a test plays, and MLflow."""
+def running(gateway_stack: StartStack) -> Iterator[Running]:
     # By itself the learner would learn in an hour.
-    own = {"ONLINE_LEARNING_INTERVAL_MS": "3600000"}
-    env = {**kafka_env, "REDIS_URL": redis_url}
-    log = tmp_path_factory.mktemp("recommender") / "log"
-    with gateway_stack(topics_applied, env, millrace_home, log, module_process, learner=own) as found:
+    with gateway_stack(learner={"ONLINE_LEARNING_INTERVAL_MS": "3600000"}) as found:
         yield found
 
 
@@ -364,21 +334,6 @@ def test_it_ends_when_what_is_under_way_is_done(running: Running, process: Start
     assert [one.item_id for one in running.interactions("late")] == ["shoe"]
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
-def test_curl_of_the_readme_runs(running: Running) -> None:
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-    [block] = re.findall(r"^## Over HTTP\n.*?^```sh\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
-    script = block.replace("localhost:8000", running.gateway.address)
-    assert script.count("curl") == 6
-
-    def runs() -> bool:
-        # The features are there a moment after the event.
-        done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-        return done.returncode == 0 and '"settled":true' in done.stdout
-
-    wait_for(runs, "the README's lines")
-
-
 def test_a_head_that_never_ends_is_cut_off(running: Running) -> None:
     host, _, port = running.gateway.address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
@@ -400,28 +355,4 @@ def test_a_port_that_is_taken(running: Running, process: StartProcess) -> None:
 
 
 def test_every_path_keeps_its_description_whatever_is_asked(running: Running) -> None:
-    """No 5xx, and no status, content type or body that the description does not have."""
-    address = f"http://{running.gateway.address}"
-    tried = []
-    for found in schemathesis.openapi.from_url(f"{address}/openapi.json").get_all_operations():
-        assert isinstance(found, Ok)
-        operation = found.ok()
-        conforms(operation.as_strategy(GenerationMode.POSITIVE), address)
-        # Where anything goes there is nothing that would not.
-        with suppress(Unsatisfiable):
-            conforms(operation.as_strategy(GenerationMode.NEGATIVE), address)
-        tried.append(operation.label)
-    assert len(tried) == 22
-
-
-def conforms(cases: SearchStrategy[schemathesis.Case[Any]], address: str) -> None:
-    """Try some of them."""
-
-    @settings(max_examples=EXAMPLES, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-    @given(case=cases)
-    def one(case: schemathesis.Case[Any]) -> None:
-        if case.path.startswith("/api/v1/mlops") and case.method == "POST" and isinstance(case.query, dict):
-            case.query["wait_ms"] = 0
-        case.call_and_validate(base_url=address, checks=CHECKS)
-
-    one()
+    assert len(keep_their_description(f"http://{running.gateway.address}")) == 22

@@ -1,80 +1,31 @@
-"""``millrace tail``, ``lag`` and ``dlq`` on a real broker, with real workers behind the dead letters."""
+"""``millrace tail`` and ``lag`` on a real broker, and how little a command imports."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import pytest
-from confluent_kafka import KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, Message, Producer
 
 from deploy.embedded.member import clean_environment
-from millrace.cli.main import main
-from millrace.errors import MillraceError
-from millrace.inspection.letters import Choice, read_letters
-from millrace.inspection.settling import Settler
-from millrace.settings import KafkaSettings, StreamSettings, settings
+from millrace.settings import KafkaSettings
 from millrace.stream.clients import producer_config
 from millrace.stream.logs import kafka_logger
-from millrace.stream.reader import TopicReader
 from millrace.topics import COMMANDS, IMPRESSIONS, INTERACTIONS, ITEMS, OUTCOMES
 from millrace.v1.command_pb2 import Command
-from millrace.v1.item_pb2 import Item
 from millrace.v1.outcome_pb2 import Outcome
-from tests.conftest import ROOT, Child, StartProcess
+from tests.cli_support import Run, at, objects, offsets
+from tests.conftest import ROOT, StartProcess
 from tests.processes import PATIENCE_S
-from tests.stream_support import Journal, Place, committed, headers_of, interaction, read_all, send
+from tests.stream_support import Journal, Place, committed, interaction, send
 
 HEAVY = frozenset({"numpy", "pandas", "mlflow", "river", "scipy", "faust", "redis", "grpc", "numba"})
 BROKER = frozenset({"confluent_kafka", "google.protobuf", "pydantic"})
-
-
-@pytest.fixture
-def env(topics_applied: KafkaSettings, kafka_env: Mapping[str, str], millrace_home: Path) -> Mapping[str, str]:
-    return {**kafka_env, "MILLRACE_HOME": str(millrace_home), "MILLRACE_STREAM_DURABILITY_MARGIN_MS": "0"}
-
-
-class Run(Protocol):
-    def __call__(self, *arguments: str, status: int = 0) -> tuple[str, str]: ...
-
-
-@pytest.fixture
-def run(env: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Runs a command in this process, which saves a second each: what it prints, on both ways."""
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-    settings.cache_clear()
-
-    def command(*arguments: str, status: int = 0) -> tuple[str, str]:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["millrace", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capfd.readouterr()
-        assert (ended.value.code or 0) == status, (arguments, printed.err)
-        return printed.out, printed.err
-
-    yield command
-    settings.cache_clear()
-
-
-def objects(printed: str) -> list[dict[str, object]]:
-    return [json.loads(line) for line in printed.splitlines()]
-
-
-def offsets(printed: str) -> list[tuple[object, object]]:
-    return [(one["partition"], one["offset"]) for one in objects(printed)]
-
-
-def at(places: Sequence[Place]) -> list[tuple[object, object]]:
-    return [(partition, offset) for _topic, partition, offset in places]
 
 
 def test_tail_shows_records_from_anywhere(run: Run, topics_applied: KafkaSettings) -> None:
@@ -167,9 +118,9 @@ def test_tail_goes_over_markers_of_transactions(run: Run, topics_applied: KafkaS
 
 
 def test_tail_follows_until_ctrl_c(
-    env: Mapping[str, str], topics_applied: KafkaSettings, process: StartProcess
+    cli_env: Mapping[str, str], topics_applied: KafkaSettings, process: StartProcess
 ) -> None:
-    child = process("millrace", "tail", "commands", "--from", "beginning", "-o", "json", env=env)
+    child = process("millrace", "tail", "commands", "--from", "beginning", "-o", "json", env=cli_env)
     for number in range(2):
         value = Command(command_id=f"follow-{number}").SerializeToString()
         send(topics_applied, COMMANDS, [("ranker", value, [("schema", b"millrace.v1.Command")])])
@@ -179,12 +130,12 @@ def test_tail_follows_until_ctrl_c(
     assert "Traceback" not in child.output()
 
 
-def test_a_reader_of_the_pipe_may_go_away(env: Mapping[str, str], topics_applied: KafkaSettings) -> None:
+def test_a_reader_of_the_pipe_may_go_away(cli_env: Mapping[str, str], topics_applied: KafkaSettings) -> None:
     send(topics_applied, ITEMS, [(f"pipe-{number}", None, []) for number in range(500)])
     tail = subprocess.Popen(
         [sys.executable, "-m", "millrace", "tail", "items", "--from", "beginning"],
         cwd=ROOT,
-        env=clean_environment() | dict(env),
+        env=clean_environment() | dict(cli_env),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -199,14 +150,14 @@ def test_a_reader_of_the_pipe_may_go_away(env: Mapping[str, str], topics_applied
 
 
 def test_lag_says_who_is_how_far(
-    run: Run, env: Mapping[str, str], topics_applied: KafkaSettings, process: StartProcess, tmp_path: Path
+    run: Run, cli_env: Mapping[str, str], topics_applied: KafkaSettings, process: StartProcess, tmp_path: Path
 ) -> None:
     journal = Journal(tmp_path / "journal")
     places = send(topics_applied, ITEMS, [(f"lag-{number}", None, []) for number in range(40)])
     children = {}
     for name, assignment in (("lag-group", "shared"), ("lag-leader", "single")):
         arguments = ("--name", name, "--topic", "items", "--assignment", assignment, "--journal", str(journal.path))
-        children[name] = process("tests.stream_worker", *arguments, env=env)
+        children[name] = process("tests.stream_worker", *arguments, env=cli_env)
     for name, child in children.items():
         child.until(lambda group=name: all_committed(topics_applied, group, places))  # type: ignore[misc]
         rows = objects(run("lag", "--json", "--over", "0", "-g", name)[0])[0]["partitions"]
@@ -225,7 +176,7 @@ def test_lag_says_who_is_how_far(
     assert {line[1] for line in lines} == {"nobody"}
     assert "no group reads" in run("lag", "--over", "0", "-g", "nobody", status=1)[1]
     assert "--watch needs" in run("lag", "--watch", "--over", "0", status=2)[1]
-    watching = process("millrace", "lag", "--watch", "--over", "0.1", "--json", env=env)
+    watching = process("millrace", "lag", "--watch", "--over", "0.1", "--json", env=cli_env)
     watching.until(lambda: watching.output().count("lag-group") >= 6)
     watching.popen.send_signal(signal.SIGINT)
     assert watching.wait() == 130
@@ -234,168 +185,6 @@ def test_lag_says_who_is_how_far(
 def all_committed(kafka: KafkaSettings, group: str, places: Sequence[Place]) -> bool:
     positions = committed(kafka, group, ITEMS)
     return all(positions.get(partition, 0) > offset for _topic, partition, offset in places)
-
-
-class Failing:
-    """Two workers that read interactions; both cannot handle the same items, until they are mended."""
-
-    def __init__(self, process: StartProcess, folder: Path, env: Mapping[str, str]) -> None:
-        self.journals = {name: Journal(folder / name) for name in ("first", "second")}
-        self.children: dict[str, Child] = {
-            name: process(
-                "tests.stream_worker",
-                "--name",
-                name,
-                "--topic",
-                "interactions",
-                "--journal",
-                str(journal.path),
-                env=env,
-            )
-            for name, journal in self.journals.items()
-        }
-
-    def mend(self) -> None:
-        for journal in self.journals.values():
-            journal.path.with_name(journal.path.name + ".mended").touch()
-
-
-def dead(kafka: KafkaSettings, worker: str) -> int:
-    return sum(headers_of(one).get("dlq.worker") == worker.encode() for one in read_all(kafka, INTERACTIONS.dlq))
-
-
-def test_dead_letters_are_listed_replayed_to_one_worker_once_and_dropped(
-    run: Run, env: Mapping[str, str], topics_applied: KafkaSettings, process: StartProcess, tmp_path: Path
-) -> None:
-    records = [interaction("dlq-1", "refuse"), interaction("dlq-2", "poison"), ("dlq-3", b"\xff", [("trace", b"t")])]
-    places = send(topics_applied, INTERACTIONS, records)
-    workers = Failing(process, tmp_path, env)
-    for name, child in workers.children.items():
-        child.until(lambda worker=name: dead(topics_applied, worker) == 3, interval_s=0.3)  # type: ignore[misc]
-
-    listed = objects(run("dlq", "ls", "interactions", "--worker", "first", "--json")[0])
-    assert sorted((one["partition"], one["offset"]) for one in listed) == sorted(at(places))
-    assert {one["field"] for one in listed} == {"item_id", None, "header schema"}
-    refused = next(one for one in listed if one["key"] == "dlq-1")
-    assert (refused["state"], refused["topic"], refused["attempts"]) == ("open", "interactions", 1)
-    assert len(run("dlq", "ls", "interactions", "--where", "item_id == refuse")[0].splitlines()) == 3
-    assert "with the topic named" in run("dlq", "ls", "--where", "item_id == refuse", status=1)[1]
-    for filters in (("--key", "dlq-1"), ("--field", "item_id"), ("--reason", "refused by the test")):
-        found = objects(run("dlq", "ls", *filters, "--worker", "first", "--since", "1h", "--json")[0])
-        assert [one["letter"] for one in found] == [refused["letter"]]
-    shown = json.loads(run("dlq", "show", str(refused["letter"]), "--json")[0])
-    assert shown["message"]["item_id"] == "refuse"
-    text = run("dlq", "show", str(refused["letter"]))[0]
-    assert "item_id: refused by the test; allowed: anything else" in text
-    undecodable = next(one for one in listed if one["key"] == "dlq-3")
-    assert undecodable["headers"] == {"trace": "t"}
-    assert "base64:/w==" in run("dlq", "show", str(undecodable["letter"]))[0]
-
-    # Without a mend: the same again, as a new letter. The other worker never sees it.
-    assert json.loads(run("dlq", "replay", str(refused["letter"]), "--dry-run", "--json")[0])["replayed"] == 1
-    assert run("dlq", "replay", str(refused["letter"]))[0] == "interactions: replayed 1\n"
-    # Three letters, the mark, and the new letter.
-    workers.children["first"].until(lambda: dead(topics_applied, "first") == 5, interval_s=0.3)
-    again = objects(run("dlq", "ls", "--worker", "first", "--key", "dlq-1", "--json")[0])
-    assert [(one["replay_of"], one["state"]) for one in again] == [
-        (f"interactions[{refused['partition']}]@{refused['offset']}", "open")
-    ]
-
-    workers.mend()
-    assert run("dlq", "replay", "interactions", "--worker", "first", "--where", "user_id == dlq-1")[0] == (
-        "interactions: replayed 1\n"
-    )
-    first = workers.journals["first"]
-    workers.children["first"].until(lambda: user_was_taken(topics_applied, first, "dlq-1"), interval_s=0.3)
-
-    # Both workers failed at dlq-2: the second's letter goes to the second.
-    choice = Choice(worker="second", key="dlq-2")
-    with ThreadPoolExecutor(3) as pool:
-        assert sum(pool.map(lambda _: replayed_by_one_of_many(topics_applied, choice), range(3))) <= 1
-    second = workers.journals["second"]
-    workers.children["second"].until(lambda: user_was_taken(topics_applied, second, "dlq-2"), interval_s=0.3)
-    replayed = [one for one in read_all(topics_applied, INTERACTIONS.name) if "replay.worker" in headers_of(one)]
-    assert sorted((headers_of(one)["replay.worker"], one.key()) for one in replayed) == [
-        (b"first", b"dlq-1"),
-        (b"first", b"dlq-1"),
-        (b"second", b"dlq-2"),
-    ]
-    by_offset = {(one.partition(), one.offset()): headers_of(one)["replay.worker"].decode() for one in replayed}
-    last = send(topics_applied, INTERACTIONS, [interaction(user, "end") for user in ("dlq-1", "dlq-2", "dlq-3")])
-    for name, journal in workers.journals.items():
-        workers.children[name].until(lambda taken=journal: taken.has(last))  # type: ignore[misc]
-        others = {place for place, worker in by_offset.items() if worker != name}
-        assert not others & {(partition, offset) for _topic, partition, offset in journal.records()}
-    sent_again = next(one for one in replayed if one.key() == b"dlq-2")
-    assert sent_again.value() == records[1][1]
-    original = headers_of(sent_again)
-    assert original["schema"] == b"millrace.v1.Interaction"
-    assert (original["replay.offset"], original["replay.partition"]) == (
-        str(places[1][2]).encode(),
-        str(places[1][1]).encode(),
-    )
-
-    # What was replayed stays replayed, also when it is named.
-    assert "replayed 0, 1 settled before" in run("dlq", "replay", str(refused["letter"]))[0]
-    assert str(again[0]["letter"]) not in run("dlq", "ls")[0]
-    assert run("dlq", "drop", "interactions", "--key", "dlq-3")[0] == "interactions: dropped 2\n"
-    assert "no dead letter fits" in run("dlq", "drop", "interactions", "--key", "dlq-3", status=1)[1]
-    dropped = objects(run("dlq", "ls", "--state", "dropped", "--json")[0])
-    assert {one["key"] for one in dropped} == {"dlq-3"}
-    left = objects(run("dlq", "ls", "--state", "open", "--json")[0])
-    assert {(one["worker"], one["key"]) for one in left} == {("second", "dlq-1"), ("first", "dlq-2")}
-    assert "1 older ones are not shown" in run("dlq", "ls", "-n", "1")[1]
-    with TopicReader(topics_applied, [INTERACTIONS], "beginning", StreamSettings()) as reader:
-        mirrored = []
-        while not reader.caught_up:
-            mirrored += [(record.partition, record.offset) for record in reader.poll()]
-    assert not by_offset.keys() & set(mirrored), "a mirror has met the original"
-
-
-def replayed_by_one_of_many(kafka: KafkaSettings, choice: Choice) -> int:
-    """How many letters this replay says that it has replayed; one that was replaced may have, and not know it."""
-    try:
-        with Settler(kafka) as settler:
-            return settler.replay(letter for letter in read_letters(kafka, INTERACTIONS) if choice.takes(letter)).done
-    except MillraceError as error:
-        if "took over" not in str(error):
-            raise
-        return 0
-
-
-def user_was_taken(kafka: KafkaSettings, journal: Journal, user: str) -> bool:
-    """Whether the worker of the journal has taken a replay of this user's record."""
-    taken = set(journal.records())
-    return any(
-        (INTERACTIONS.name, one.partition(), one.offset()) in taken
-        for one in read_all(kafka, INTERACTIONS.name)
-        if one.key() == user.encode() and "replay.worker" in headers_of(one)
-    )
-
-
-def test_who_settles_later_replaces_who_settles_now(env: Mapping[str, str], topics_applied: KafkaSettings) -> None:
-    facts = {"worker": "w", "topic": "items", "partition": "0", "offset": "0", "timestamp": "1", "reason": "r"}
-    value = Item(item_id="settled").SerializeToString()
-    headers = [("schema", b"millrace.v1.Item"), *((f"dlq.{name}", text.encode()) for name, text in facts.items())]
-    producer = Producer(producer_config(topics_applied), logger=kafka_logger())
-    for _ in range(2):  # as a worker that died before its commit would leave it
-        producer.produce(ITEMS.dlq, value, "settled", headers=headers)  # type: ignore[arg-type]
-    producer.produce(ITEMS.dlq, b"somebody else's", "other")
-    assert producer.flush(20) == 0
-
-    before = TopicPartition(ITEMS.name, 0)
-    with Settler(topics_applied) as earlier:
-        letters = list(read_letters(topics_applied, ITEMS))
-        assert [letter.name for letter in letters] == ["items@0"]
-        with Settler(topics_applied) as later:
-            assert later.replay(read_letters(topics_applied, ITEMS)).done == 1
-            with pytest.raises(MillraceError, match="took over"):
-                earlier.replay(letters)
-    replays = [one for one in read_all(topics_applied, ITEMS.name) if "replay.worker" in headers_of(one)]
-    assert [(one.partition(), one.value()) for one in replays] == [(before.partition, value)]
-    with Settler(topics_applied) as settler:
-        settled = settler.drop(read_letters(topics_applied, ITEMS))
-    assert (settled.done, settled.before) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -410,7 +199,7 @@ def test_who_settles_later_replaces_who_settles_now(env: Mapping[str, str], topi
     ],
 )
 def test_commands_answer_at_once_because_they_import_little(
-    arguments: tuple[str, ...], absent: frozenset[str], env: Mapping[str, str]
+    arguments: tuple[str, ...], absent: frozenset[str], cli_env: Mapping[str, str]
 ) -> None:
     code = (
         "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); "
@@ -419,7 +208,7 @@ def test_commands_answer_at_once_because_they_import_little(
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
-        env=clean_environment() | dict(env) | {"PATH": os.environ["PATH"]},
+        env=clean_environment() | dict(cli_env) | {"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,

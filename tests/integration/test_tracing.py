@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from millrace.settings import KafkaSettings
 from millrace.topics import INTERACTIONS, MODEL_UPDATES, OUTCOMES
 from tests.collector import Collector
-from tests.conftest import StartProcess
-from tests.gateway_stack import Running, gateway_stack
+from tests.gateway_stack import Running, StartStack
 from tests.processes import in_time
 from tests.stream_support import headers_of, read_all, send
 
@@ -25,25 +22,10 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def running(
-    topics_applied: KafkaSettings,
-    kafka_env: Mapping[str, str],
-    redis_url: str,
-    millrace_home: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    module_process: StartProcess,
-    collector: Collector,
-) -> Iterator[Running]:
+def running(gateway_stack: StartStack, collector: Collector) -> Iterator[Running]:
     """A gateway and the whole loop behind it, of which only requests are traced that say so."""
-    env = {
-        **kafka_env,
-        "REDIS_URL": redis_url,
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
-        "OTEL_TRACES_SAMPLER_ARG": "0",
-    }
-    log = tmp_path_factory.mktemp("recommender") / "log"
-    more = ("outcome_joiner",)
-    with gateway_stack(topics_applied, env, millrace_home, log, module_process, learner={}, more=more) as found:
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_TRACES_SAMPLER_ARG": "0"}
+    with gateway_stack(env, more=["outcome_joiner"]) as found:
         clicks = [{"user_id": f"u{n % 7}", "item_id": f"i-{n % 5}"} for n in range(60)]
         assert found.gateway.ask("POST", "/api/v1/event", clicks).status == 202
         in_time(lambda: len(found.gateway.ask("GET", "/api/v1/recommend?user_id=u1&k=5").json["items"]) == 5)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
 from benchmarks.clicks import background_clicks
-from millrace.settings import KafkaSettings
 from millrace.stream.codec import encode
 from millrace.topics import DRIFT_SIGNALS, INTERACTIONS
 from millrace.v1.drift_pb2 import DriftChannel, DriftEvidence, DriftSignal, Histogram
 from tests.browser import DESKTOP, PHONE, Browser, browser
-from tests.conftest import StartProcess
-from tests.gateway_stack import Running, gateway_stack
+from tests.gateway_stack import Running, StartStack
 from tests.processes import in_time
 from tests.stream_support import headers_of, read_all, send
 
@@ -28,23 +25,9 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 @pytest.fixture(scope="module")
-def running(
-    topics_applied: KafkaSettings,
-    kafka_env: Mapping[str, str],
-    redis_url: str,
-    millrace_home: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    module_process: StartProcess,
-) -> Iterator[Running]:
-    env = {
-        **kafka_env,
-        "REDIS_URL": redis_url,
-        "MILLRACE_JOINER_ATTRIBUTION_WINDOW_MS": "2000",
-        "MILLRACE_GATEWAY_COMMAND_WAIT_MS": "100",
-    }
-    log = tmp_path_factory.mktemp("recommender") / "log"
-    more = ("outcome_joiner",)
-    with gateway_stack(topics_applied, env, millrace_home, log, module_process, learner={}, more=more) as found:
+def running(gateway_stack: StartStack) -> Iterator[Running]:
+    env = {"MILLRACE_JOINER_ATTRIBUTION_WINDOW_MS": "2000", "MILLRACE_GATEWAY_COMMAND_WAIT_MS": "100"}
+    with gateway_stack(env, more=["outcome_joiner"]) as found:
         items = [{"item_id": f"item-{n}", "title": f"{HOSTILE} {n}", "category": "hats"} for n in range(50)]
         assert found.gateway.ask("POST", "/api/v1/items", items).status == 202
         arms = [{"name": "frozen", "share": 0.5, "control": True}, {"name": "live", "share": 0.5}]
@@ -60,7 +43,7 @@ def running(
         ]
         send(found.kafka, DRIFT_SIGNALS, [("ranker", *encode(signal)) for signal in signals])
         send(found.kafka, INTERACTIONS, [(HOSTILE, b"\xff\xfe", [("schema", b"millrace.v1.Interaction")])])
-        with background_clicks(topics_applied, CLICKS_PER_S, LASTING_S):
+        with background_clicks(found.kafka, CLICKS_PER_S, LASTING_S):
             in_time(lambda: len(found.gateway.ask("GET", "/api/v1/recommend?user_id=user-1&k=8").json["items"]) == 8)
             yield found
 

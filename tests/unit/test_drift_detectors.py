@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -244,11 +246,25 @@ def test_an_alarm_at_the_first_block_knows_no_before() -> None:
 def test_history_is_bounded_and_loses_no_outcome() -> None:
     history = History()
     for at in range(5_000):
-        history.append(Block(1, float(at % 20 == 0), 1.0))
+        history.append(Block(1, float(at % 20 == 0), 1.0), begins_ms=at)
         assert len(history.blocks) <= LIMIT
     assert sum(block.count for block in history.blocks) == 5_000
     assert [block.count for block in history.blocks[-64:]] == [1] * 64
     assert history.blocks[0].count == max(block.count for block in history.blocks)
+    assert history.begins == [0, *itertools.accumulate(block.count for block in history.blocks[:-1])]
+
+
+def test_a_change_has_the_time_of_its_first_outcome_if_blocks_have_times() -> None:
+    stream = [*clicks(0.05, 300, seed=1), *clicks(0.08, 1_000, seed=2)]
+    detector, silent = e_detector(), e_detector()
+    change = next(found for at, block in enumerate(stream) if (found := detector.update(block, 20 * at)))
+    assert change.since_ms == change.outcomes - change.since
+    silently = first(silent, stream)
+    assert silently == replace(change, since_ms=0)
+    # A state of before there were times.
+    detector.update(stream[0], 20)
+    detector.resume(detector.state() | {"blocks": [block[:3] for block in detector.state()["blocks"]]})
+    assert detector.history.begins == [0]
 
 
 def test_baselines_know_their_own_error() -> None:

@@ -130,12 +130,16 @@ def test_a_change_of_clicks_is_found_and_ends_when_it_is_over() -> None:
     measure, change, at_ms = next(alarm for alarm in alarms if alarm[0] == CLICK_THROUGH)
     assert at_ms >= T0 + 4 * HOUR_MS
     assert -0.9 < change.effect < -0.3
+    # It began before it was found, and the estimate is nearer to that than to the alarm.
+    assert abs(change.since_ms - (T0 + 4 * HOUR_MS)) <= 10 * MINUTE_MS < at_ms - (T0 + 4 * HOUR_MS)
     signal = speaker.of_change(measure, change, at_ms)
     assert (signal.channel, signal.segment, signal.holds) == (PERFORMANCE, "", True)
     assert signal.evidence[0].effect_size == change.effect
+    assert (signal.first_at_ms, signal.changed_at_ms) == (at_ms, change.since_ms)
     assert speaker.over(measure, change.since, watch.newest_ms) is None
-    # The same change said again is the same signal.
-    assert speaker.of_change(measure, change, at_ms + 1).signal_id == signal.signal_id
+    # The same change said again is the same signal, and began when it began.
+    again = speaker.of_change(measure, replace(change, since_ms=at_ms), at_ms + 1)
+    assert (again.signal_id, again.changed_at_ms) == (signal.signal_id, change.since_ms)
     over = speaker.over(measure, 10 * change.since, watch.newest_ms)
     assert over is not None
     assert not over.holds

@@ -17,10 +17,31 @@ def test_a_position_waits_for_the_margin() -> None:
     progress = Progress(MARGIN_S)
     progress.start({("t", 0): 5})
     progress.batch({("t", 0): 8}, done_at=10.0)
-    assert not progress.advance(11.9, None)
+    assert not progress.advance(10.0, None, 10.0)
+    assert not progress.advance(11.9, None, 11.9)
     assert progress.safe == {("t", 0): 5}
-    assert progress.advance(12.0, None)
+    assert progress.advance(12.0, None, 12.0)
     assert progress.safe == {("t", 0): 8}
+
+
+def test_the_margin_counts_from_when_the_effects_were_out() -> None:
+    """A store that hangs writes late: what it loses when it then dies was written a moment ago."""
+    progress = Progress(MARGIN_S)
+    progress.start({("t", 0): 5})
+    progress.batch({("t", 0): 8}, done_at=10.0)
+    assert not progress.advance(11.9, 9.9, 11.9)
+    assert not progress.advance(12.0, None, 12.0)
+    assert not progress.advance(13.9, None, 13.9)
+    assert progress.advance(14.0, None, 14.0)
+
+
+def test_nothing_becomes_safe_while_nobody_knows_whether_the_store_is_there() -> None:
+    progress = Progress(MARGIN_S)
+    progress.start({("t", 0): 5})
+    progress.batch({("t", 0): 8}, done_at=10.0)
+    assert not progress.advance(10.0, None, 10.0)
+    assert not progress.advance(15.0, None, 11.9)
+    assert progress.advance(15.0, None, 12.0)
 
 
 def test_a_position_waits_for_acknowledgements() -> None:
@@ -28,20 +49,20 @@ def test_a_position_waits_for_acknowledgements() -> None:
     progress.start({("t", 0): 0})
     parcel = progress.sent()
     progress.batch({("t", 0): 1}, done_at=1.0)
-    assert not progress.advance(2.0, None)
+    assert not progress.advance(2.0, None, 2.0)
     parcel.acknowledged += 1
-    assert progress.advance(2.0, None)
+    assert progress.advance(2.0, None, 2.0)
 
 
 def test_output_sent_by_a_later_tick_belongs_to_the_batch_that_caused_it() -> None:
     progress = Progress(0.0)
     progress.start({("t", 0): 0})
     progress.batch({("t", 0): 1}, done_at=1.0)
-    assert not progress.advance(2.0, pending_since=0.9)
+    assert not progress.advance(2.0, 0.9, 2.0)
     parcel = progress.sent()
-    assert not progress.advance(3.0, None)
+    assert not progress.advance(3.0, None, 3.0)
     parcel.acknowledged += 1
-    assert progress.advance(3.0, None)
+    assert progress.advance(3.0, None, 3.0)
 
 
 def test_acknowledgements_of_before_a_rewind_count_for_nothing() -> None:
@@ -54,7 +75,7 @@ def test_acknowledgements_of_before_a_rewind_count_for_nothing() -> None:
     progress.sent()
     progress.batch({("t", 0): 1}, done_at=2.0)
     before.acknowledged += 1
-    assert not progress.advance(9.0, None)
+    assert not progress.advance(9.0, None, 9.0)
 
 
 def test_a_partition_that_comes_back_starts_where_it_is_told() -> None:
@@ -63,7 +84,8 @@ def test_a_partition_that_comes_back_starts_where_it_is_told() -> None:
     progress.batch({("t", 0): 7}, done_at=1.0)
     progress.release([("t", 0)])
     progress.start({("t", 0): 3})
-    progress.advance(100.0, None)
+    progress.advance(100.0, None, 100.0)
+    progress.advance(200.0, None, 200.0)
     assert progress.safe == {("t", 0): 3}
 
 
@@ -83,6 +105,7 @@ class Handled:
     positions: dict[tuple[str, int], int]
     done_at: float
     effects: list[Effect] = field(default_factory=list)
+    out_at: float | None = None
 
 
 class ProgressMachine(RuleBasedStateMachine):
@@ -90,7 +113,7 @@ class ProgressMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 0.0
+        self.now = self.verified_at = 0.0
         self.progress = Progress(MARGIN_S)
         self.progress.start(dict.fromkeys(PARTITIONS, 0))
         self.batches: list[Handled] = []
@@ -141,9 +164,13 @@ class ProgressMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule()
-    def advance(self) -> None:
-        self.progress.advance(self.now, self.pending_since)
+    @rule(unverified=strategies.floats(0.0, 1.0))
+    def advance(self, unverified: float) -> None:
+        self.verified_at = max(self.verified_at, self.now - unverified)
+        for batch in self.batches:
+            if batch.out_at is None and (self.pending_since is None or batch.done_at < self.pending_since):
+                batch.out_at = self.now
+        self.progress.advance(self.now, self.pending_since, self.verified_at)
 
     @rule()
     def fail(self) -> None:
@@ -167,7 +194,8 @@ class ProgressMachine(RuleBasedStateMachine):
         for number, batch in enumerate(self.batches):
             if any(self.progress.safe[at] >= position for at, position in batch.positions.items()):
                 for earlier in self.batches[: number + 1]:
-                    assert earlier.done_at + MARGIN_S <= self.now
+                    assert earlier.out_at is not None
+                    assert earlier.out_at + MARGIN_S <= self.verified_at
                     assert all(effect.acknowledged for effect in earlier.effects)
 
     def teardown(self) -> None:
@@ -175,7 +203,8 @@ class ProgressMachine(RuleBasedStateMachine):
         for effect in self.effects:
             effect.parcel = effect.parcel or self.progress.sent()
             effect.parcel.acknowledged += not effect.acknowledged
-        self.progress.advance(self.now + MARGIN_S, None)
+        self.progress.advance(self.now, None, self.now)
+        self.progress.advance(self.now + MARGIN_S, None, self.now + MARGIN_S)
         assert self.progress.safe == self.progress.handled
         assert self.progress.unsafe_batches == 0
 

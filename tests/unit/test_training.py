@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from millrace.drift.measures import CLICK_THROUGH, SCORE
+from millrace.drift.measures import CLICK_THROUGH, LOG_LOSS, SCORE
 from millrace.drift.reference import Reference
 from millrace.errors import InvalidField, MillraceError
 from millrace.features.segments import SEGMENTS
@@ -24,11 +24,11 @@ from millrace.ranking.model import UnusableModel
 from millrace.ranking.rank import RankedItems, rank
 from millrace.registry.gates import GATES_TAG, Gate, against_serving, figures, gate_tags
 from millrace.registry.versions import first_state
-from millrace.settings import DAY_MS, TrainingSettings
+from millrace.settings import DAY_MS, MINUTE_MS, TrainingSettings
 from millrace.stream.window import Window
 from millrace.training import fit, gates, golden
 from millrace.training.measure import ALL, ORGANIC, Line, Measured, measure
-from millrace.training.reference import count_clicks, count_values, make_reference
+from millrace.training.reference import count_clicks, count_values, known_from, make_reference, settled_before
 from millrace.training.slots import NO_SEGMENT, SlotFile, Slots, examples, merge, read_slots, slot_type
 from millrace.v1.outcome_pb2 import ImpressionOrigin, Label
 from tests.learning_support import D, outcomes
@@ -173,6 +173,32 @@ def test_the_reference_counts_what_was_served(file: SlotFile) -> None:
     seen = examples(served)
     assert made_of.labels[CLICK_THROUGH].baseline.rate == pytest.approx((seen["label"] == 1).mean(), abs=1e-3)
     assert set(made_of.labels) == {CLICK_THROUGH, f"{CLICK_THROUGH}:new"}
+
+
+def test_labels_count_where_they_are_settled(tmp_path: Path) -> None:
+    """Clicks are known at once, the rest half an hour later: of the end of a window there are clicks alone."""
+    shop, random, wait_ms = made(40_000), np.random.default_rng(2), 30 * MINUTE_MS
+    shop["label"] = random.random(len(shop)) < 0.05
+    shop["served"], shop["segment"] = True, NO_SEGMENT
+    shop["appended_ms"] = shop["served_ms"] + np.where(shop["label"] == 1, 0, wait_ms)
+    end_ms = DAYS * DAY_MS - 40 * MINUTE_MS
+    shop = np.sort(shop[shop["appended_ms"] <= end_ms], order="appended_ms")
+    with SlotFile(tmp_path / "slots", D) as slots:
+        slots.append(shop)
+        settled_ms = settled_before(slots, wait_ms)
+        assert 0 < end_ms - wait_ms - settled_ms < 5 * MINUTE_MS
+        line = Line(OnlineRanker(fit.Candidate("zero", 0.0, 1).begin(first_ranker())))
+        known_ms = known_from(slots, 30_000), settled_ms
+        found = measure({"new": line}, slots, 30_000, len(slots), known_ms=known_ms)
+        known = make_reference([], count_clicks(slots, settled_ms), found.hours["new"]).labels
+        assert known[CLICK_THROUGH].baseline.dispersion < 2
+        assert known[CLICK_THROUGH].baseline.rate == pytest.approx(0.05, abs=0.005)
+        # Of what was measured neither: of its first half hour, the clicks stand before it.
+        counted = sum(block.count for block in found.hours["new"][LOG_LOSS].values())
+        served = shop["served_ms"][np.arange(len(shop)) >= 30_000]
+        assert 0 < counted == ((served >= shop["served_ms"][:30_000].max()) & (served < settled_ms)).sum()
+        last = [count_clicks(slots, *until)[CLICK_THROUGH].popitem()[1].ratio for until in ((), (settled_ms,))]
+        assert last == [1.0, pytest.approx(0.05, abs=0.02)]
 
 
 def test_without_served_slots_there_is_an_empty_reference(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import structlog
 from google.protobuf.message import Message
 
+from millrace.enums import name_of
 from millrace.errors import InvalidField
 from millrace.events.rules import check_append_time, check_command, check_id, check_interaction
 from millrace.experiments import metrics
@@ -170,7 +171,7 @@ class ExperimentTracker:
         for name in sorted(before):
             experiment = self._tracker.experiments[name]
             if experiment.state != RUNNING:
-                kind = DecisionKind.Name(experiment.decision.kind).removeprefix("DECISION_KIND_").lower()
+                kind = name_of(DecisionKind.DESCRIPTOR, experiment.decision.kind)
                 metrics.DECISIONS.labels(kind).inc()
                 log.info("decided", experiment=name, decision=kind, reason=experiment.decision.reason)
 

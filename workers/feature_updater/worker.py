@@ -49,7 +49,7 @@ class FeatureUpdater:
         self._publisher = ItemStatePublisher(self._store, features)
         # Whether the last batch was an old one, and whether it came since the last tick.
         self._behind = self._busy = False
-        self._verify_at = 0.0
+        self._verify_at = self._heard_at = 0.0
         self._begun_at: float | None = None
 
     @property
@@ -77,16 +77,16 @@ class FeatureUpdater:
         self._finish()
         if self._behind:
             self._publisher.publish_due(time.monotonic(), output, behind=True)
-        self._features.begin(events)
         self._begun_at = time.monotonic()
+        self._features.begin(events)
         self._publisher.mark(self._catalogue.take(entries), self._begun_at)
         self._behind = self._busy = time.time() * 1000 - records[-1].append_time_ms > self._behind_ms
 
     def on_tick(self, now: float, output: Output) -> None:
         """Publish what is due, and the end of items that expired; notice a Redis that went away meanwhile."""
-        if self._busy:
+        if self._busy and now < self._heard_at + VERIFY_INTERVAL_S:
             # A batch has just begun and there are more: to wait for it here would let Redis and this process wait
-            # for each other in turns.
+            # for each other in turns. The answers to the one before it say that Redis was there.
             self._busy = False
             return
         self._finish()
@@ -102,7 +102,7 @@ class FeatureUpdater:
             return
         changed, verdicts = self._features.finish()
         self._publisher.mark(changed, self._begun_at)
-        self._begun_at = None
+        self._heard_at, self._begun_at = self._begun_at, None
         for verdict, count in verdicts.items():
             INTERACTIONS_METRIC.labels(verdict).inc(count)
 

@@ -16,9 +16,10 @@ from prometheus_client import Gauge
 from millrace.registry.controller import Controller
 from millrace.registry.retraining import ENDED, TRAINS, Retraining, State
 from millrace.registry.steps import RetrainingStep, event_of
-from millrace.registry.triggers import look, may_train
+from millrace.registry.triggers import has_waited, look, may_train
 from millrace.settings import HOUR_MS, RetrainSettings
 from millrace.v1.drift_pb2 import DriftSignal
+from workers.retrain_orchestrator.collecting import COLLECTED, Collecting
 from workers.retrain_orchestrator.contest import MEASURE, SHADOW, Contest, Surroundings
 from workers.retrain_orchestrator.errand import Errand
 
@@ -38,7 +39,7 @@ class Retrainer:
         Drift that holds.
     cool_down_ms
         After a rollback, no version is promoted for so long.
-    train, measure, shadow
+    train, collected, measure, shadow
         How the interpreter starts the jobs; their own arguments follow.
     """
 
@@ -50,12 +51,14 @@ class Retrainer:
         signals: Callable[[], Sequence[DriftSignal]],
         cool_down_ms: int = 0,
         train: Sequence[str] = TRAIN,
+        collected: Sequence[str] = COLLECTED,
         measure: Sequence[str] = MEASURE,
         shadow: Sequence[str] = SHADOW,
     ) -> None:
         self._settings, self._controller = settings, controller
         self._signals, self._cool_down_ms = signals, cool_down_ms
         self._train, self._training = train, Errand()
+        self._collecting = Collecting(collected, self._note)
         self._contest = Contest(settings, controller.model_name, surroundings, self._write, self._note, measure, shadow)
         self._said = ""
 
@@ -72,13 +75,14 @@ class Retrainer:
         self._say(newest, waits)
         if newest is None or newest.state != State.TRAINING:
             self._training.stop()
+        if newest is None or newest.state != State.COLLECTING:
+            self._collecting.stop()
         if newest is None or not newest.version:
             self._contest.stand_by()
         if newest is None:
             return
         if newest.state == State.COLLECTING:
-            if may_train(newest, self._settings, now_ms):
-                self._write(newest, RetrainingStep(TRAINS, newest.reason))
+            self._collect(newest, now_ms)
         elif newest.state == State.TRAINING:
             self._have_trained(newest, now_ms)
         elif newest.version:
@@ -87,7 +91,15 @@ class Retrainer:
     def stand_by(self) -> bool:
         """No job is wanted here, now; whether none works any more."""
         # All are told, whatever the first one says.
-        return all([self._training.stop(), self._contest.stand_by()])
+        return all([self._training.stop(), self._collecting.stop(), self._contest.stand_by()])
+
+    def _collect(self, present: Retraining, now_ms: int) -> None:
+        """Begin training once there is enough to learn from."""
+        settings = self._settings
+        known = may_train(present, settings, now_ms) or not has_waited(present, settings, now_ms)
+        enough = False if known else self._collecting.is_enough(present.since_ms)
+        if may_train(present, settings, now_ms, enough):
+            self._write(present, RetrainingStep(TRAINS, present.reason))
 
     def _have_trained(self, present: Retraining, now_ms: int) -> None:
         if now_ms > present.changed_at_ms + self._settings.training_max_ms:
@@ -99,6 +111,7 @@ class Retrainer:
             f"--model={self._controller.model_name}",
             f"--job={present.retraining_id}",
             f"--reason={present.reason or 'asked for'}",
+            *([f"--since={present.since_ms}"] if present.since_ms else []),
         ]
         answer = self._training.answer(f"train {present.retraining_id}", arguments)
         # Done: its version stands in the registry, with the verdict of the gates, and the controller sees it.

@@ -32,7 +32,7 @@ from millrace.stream.window import Window
 from millrace.training.intake import NotEnough, UnusableData
 from workers.retrain_orchestrator.jobs import CANCELLED, END_WITH_STDIN, FAILURE, NOT_ENOUGH, UNUSABLE, end_with_stdin
 from workers.retrain_orchestrator.signals import Cancellation
-from workers.retrain_orchestrator.training import Asked, train
+from workers.retrain_orchestrator.training import SINCE, Asked, train
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -45,6 +45,12 @@ NAME = "training"
     "--job", default="", metavar="ID", help="Names the job: it makes one version, however often it is started."
 )
 @click.option("--reason", default="asked for", show_default=True, help="Why, for people.")
+@click.option(
+    "--since",
+    type=click.IntRange(min=0),
+    metavar="MS",
+    help="The world changed then (Unix milliseconds): learn and judge by what was served since.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of the confidence bounds.")
 @click.option(
     "--input",
@@ -53,7 +59,9 @@ NAME = "training"
     help="Learn exactly these offsets: the file input.json of an earlier run.",
 )
 @click.option(END_WITH_STDIN, "with_stdin", is_flag=True, help="Be cancelled when standard input ends.")
-def main(model: str | None, job: str, reason: str, seed: int, input_file: Path | None, with_stdin: bool) -> None:
+def main(
+    model: str | None, job: str, reason: str, since: int | None, seed: int, input_file: Path | None, with_stdin: bool
+) -> None:
     """Train a version from scratch on the outcomes of the window, and register it with the verdict of the gates.
 
     Prints what came of it as JSON: the version and its gates, or the problem.
@@ -64,12 +72,14 @@ def main(model: str | None, job: str, reason: str, seed: int, input_file: Path |
         with Cancellation() as cancellation:
             if with_stdin:
                 end_with_stdin()
+            window, changed_ms = _read_input(input_file) if input_file else (None, 0)
             asked = Asked(
                 model_name=model or values.orchestrator.model_name,
                 step_id=job or str(uuid.uuid4()),
                 reason=reason,
                 seed=seed,
-                window=_read_input(input_file) if input_file else None,
+                window=window,
+                since_ms=changed_ms if since is None else since,
             )
             log.info("starts", model=asked.model_name, job=asked.step_id, reason=reason)
             made = train(values, asked, cancellation)
@@ -95,9 +105,12 @@ def _fail(status: int, problem: str) -> NoReturn:
     sys.exit(status)
 
 
-def _read_input(path: Path) -> Window:
+def _read_input(path: Path) -> tuple[Window, int]:
+    """The window, and when the world changed in it."""
     try:
-        return Window.from_words(json.loads(path.read_text(encoding="utf-8")))
+        words = json.loads(path.read_text(encoding="utf-8"))
+        window = Window.from_words(words)
+        return window, int(words.get(SINCE, 0))
     except ValueError as error:
         raise MillraceError(f"{path}: no JSON: {error}") from error
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -32,30 +31,33 @@ from millrace.registry.gates import Gate, gate_tags
 from millrace.registry.journal import read_ledger
 from millrace.registry.ledger import Ledger
 from millrace.registry.ranking_flavor import describe
-from millrace.registry.registry import ARTIFACT_PATH, CODE_TAG, SCHEMA_TAG, SHA256_TAG, Registry
+from millrace.registry.registry import ARTIFACT_PATH, CODE_TAG, SCHEMA_TAG, SHA256_TAG, SINCE_TAG, Registry
 from millrace.registry.training_runs import TrainingRun
 from millrace.registry.view import RegisteredVersion
 from millrace.settings import DAY_MS, Settings, home
 from millrace.stream.fenced import TIMEOUT_S
 from millrace.stream.reader import TopicReader
-from millrace.stream.window import Window, WindowReader, check_window, find_window
+from millrace.stream.window import Window, check_window
 from millrace.topics import MODEL_EVENTS, OUTCOMES
 from millrace.training import drawings, fit, gates, golden
+from millrace.training.change import count, enough, place
 from millrace.training.intake import Intake, NotEnough
 from millrace.training.measure import ALL, Line, Measured, measure
-from millrace.training.reference import count_clicks, count_values, make_reference
+from millrace.training.reference import count_values, known_from, reference_since, settled_before
 from millrace.training.slots import SlotFile
-from millrace.v1.outcome_pb2 import Outcome
 from workers.retrain_orchestrator.contenders import champion_before, popularity
 from workers.retrain_orchestrator.progress import Progress
+from workers.retrain_orchestrator.reading import newest_window, read
 from workers.retrain_orchestrator.scratch import scratch
 from workers.retrain_orchestrator.signals import Cancellation
-from workers.retrain_orchestrator.training_erasures import Erasures, forgotten
+from workers.retrain_orchestrator.training_erasures import Erasures
 from workers.retrain_orchestrator.training_note import note
 
 log = structlog.stdlib.get_logger(__name__)
 
 NEW, CHAMPION, POPULARITY = "new", "champion", "popularity"
+SINCE = "since_ms"
+"""Parameter of a run, and word of its ``input.json``."""
 
 GOLDEN_ROWS = 1_000
 """Logged slots that the loaded version has to score as the trained one does."""
@@ -74,6 +76,8 @@ class Asked:
         Names the job; a version that it has made already is not made again.
     window
         The input; None: the outcomes of the time that the settings say.
+    since_ms
+        What was served since then is of the changed world, Unix milliseconds; 0 if nothing changed.
     """
 
     model_name: str
@@ -81,6 +85,7 @@ class Asked:
     reason: str
     seed: int = 0
     window: Window | None = None
+    since_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,9 @@ class Trained:
     # Whom the gates compare it with, and how people call it.
     against: str
     against_name: str
-    newest: int
+    parts: fit.Parts
+    # Labels of what was served before are all known.
+    settled_ms: int
 
 
 def train(settings: Settings, asked: Asked, cancellation: Cancellation) -> RegisteredVersion:
@@ -159,11 +166,13 @@ class _Job:
             digest = trained.state.model.save(files / ARTIFACT_PATH)
             describe(files / ARTIFACT_PATH, trained.state.model)
             self._run.files(files)
-            verdicts = self._gates(slots, trained, intake)
+            verdicts = self._gates(slots, trained)
         self._run.note(self._note(trained, intake, verdicts))
         for gate in verdicts:
             (log.info if gate.passed else log.warning)("gate", gate=gate.name, passed=gate.passed, reason=gate.reason)
         tags = {SHA256_TAG: digest, SCHEMA_TAG: FEATURE_SCHEMA, CODE_TAG: code_version()}
+        if self._asked.since_ms:
+            tags[SINCE_TAG] = str(self._asked.since_ms)
         with self._cancellation.held(last=True):
             return self._run.register(tags | gate_tags(verdicts))
 
@@ -176,6 +185,7 @@ class _Job:
                 "features": len(FEATURE_NAMES),
                 "champion": self._ledger.champion,
                 "code_version": code_version(),
+                **({SINCE: self._asked.since_ms} if self._asked.since_ms else {}),
                 "input_topic_id": self._window.topic_id,
                 **{f"input_{number}": f"{start}-{end}" for number, (start, end) in sorted(bounds.items())},
                 **{f"setting_{name}": value for name, value in self._ours.model_dump().items()},
@@ -185,43 +195,30 @@ class _Job:
     def _read(self, slots: SlotFile) -> Intake:
         """The window's slots to disk."""
         self._progress.begin("reading outcomes", self._window.offsets)
-        reader, before = WindowReader(self._settings.kafka, OUTCOMES, self._window, self._settings.stream), 0
-        with Intake(self._folder, self._ours) as intake, Erasures(self._settings) as erasures:
-            for batch in reader.batches():
-                for undecodable in batch.refused:
-                    intake.refuse(undecodable.reason)
-                known = [(one, one.message) for one in batch.records if isinstance(one.message, Outcome)]
-                erased = erasures.of(outcome.user_id for _, outcome in known)
-                for record, outcome in known:
-                    at_ms = record.append_time_ms
-                    if forgotten(outcome, at_ms, erased):
-                        self._forgotten += 1
-                        continue
-                    first, last = self._span_ms or (at_ms, at_ms)
-                    self._span_ms = min(first, at_ms), max(last, at_ms)
-                    intake.take(outcome, record.partition, at_ms)
-                self._progress.did(reader.done - before)
-                before = reader.done
-            intake.check()
-            intake.in_order(slots)
+        with Erasures(self._settings) as erasures:
+            found = read(self._settings, self._window, self._folder, slots, erasures.of, self._progress.did)
+        self._span_ms, self._forgotten = found.span_ms, found.forgotten
+        found.intake.check()
         if self._span_ms is not None:
             self._run.params({"input_from_ms": self._span_ms[0], "input_to_ms": self._span_ms[1]})
-        return intake
+        return found.intake
 
     def _fit(self, slots: SlotFile) -> Trained:
-        parts = fit.Parts.of(len(slots), self._ours.newest_share)
+        parts = self._parts(slots)
         did, passes = self._progress.did, self._ours.passes_max
         self._progress.begin("searching", fit.search_work(parts, passes))
         found = fit.search(slots, parts, first_ranker(), passes, did)
         log.info("chosen", candidate=found.chosen.name, log_loss=round(found.losses[found.chosen], 5))
         self._progress.begin("fitting", (found.chosen.passes + 2) * parts.choosing)
-        new = Line(fit.fit(found.chosen, slots, parts.choosing, first_ranker(), did))
+        new = Line(fit.fit(found.chosen, slots, parts.choosing, first_ranker(), did, parts.change))
         contenders = {NEW: new, POPULARITY: popularity(slots, parts.choosing, did)}
         champion = champion_before(self._registry, self._ledger, slots, parts.choosing, self._folder / CHAMPION, did)
         if champion is not None:
             contenders[CHAMPION] = champion
         self._progress.begin("measuring", len(contenders) * (parts.newest - parts.choosing))
-        measured = measure(contenders, slots, parts.choosing, parts.newest, did)
+        settled_ms = settled_before(slots, self._settings.joiner.attribution_window_ms)
+        known_ms = known_from(slots, parts.choosing) if parts.change else 0, settled_ms
+        measured = measure(contenders, slots, parts.choosing, parts.newest, did, known_ms)
         learned = {number: end for number, (_, end) in self._window.bounds.items()}
         return Trained(
             state=new.ranker.state(0, learned, self._window.topic_id),
@@ -229,16 +226,29 @@ class _Job:
             measured=measured,
             against=CHAMPION if champion is not None else POPULARITY,
             against_name=f"champion {self._ledger.champion}" if champion is not None else POPULARITY,
-            newest=parts.choosing,
+            parts=parts,
+            settled_ms=settled_ms,
         )
+
+    def _parts(self, slots: SlotFile) -> fit.Parts:
+        """Where the window's parts end: those of what came since the change, if there was one."""
+        since_ms = self._asked.since_ms
+        change = place(slots, since_ms) if since_ms else 0
+        parts = fit.Parts.of(len(slots), self._ours.newest_share, change)
+        if not count(slots, parts.choosing)[0]:
+            raise NotEnough(f"next to nothing of topic {OUTCOMES.name} was served since the change: wait for more")
+        if since_ms:
+            log.info("learns a changed world", since_ms=since_ms, slots=len(slots) - change, of=len(slots))
+        return parts
 
     def _files(self, slots: SlotFile, trained: Trained, intake: Intake) -> Path:
         """Everything that the run keeps but the weights, in a folder; metrics go to the run."""
         files = self._folder / "files"
         (files / ARTIFACT_PATH).mkdir(parents=True)
         self._progress.begin("counting features", len(slots))
-        values = count_values(slots, trained.newest, trained.state.model, self._progress.did)
-        reference = make_reference(values, count_clicks(slots), trained.measured.hours[NEW])
+        values = count_values(slots, trained.parts.choosing, trained.state.model, self._progress.did)
+        since_ms = self._asked.since_ms if trained.parts.change else 0
+        reference = reference_since(slots, values, trained.measured.hours[NEW], trained.settled_ms, since_ms)
         (files / ARTIFACT_PATH / REFERENCE_FILE).write_bytes(reference.to_bytes())
         (files / ARTIFACT_PATH / STATE_FILE).write_bytes(trained.state.to_bytes())
         measured, seed = trained.measured, self._asked.seed
@@ -249,7 +259,7 @@ class _Job:
             drawings.draw_moved(files / "plots" / "feature-drift.png", values)
         candidates = [{**asdict(one), "log_loss": loss} for one, loss in trained.search.losses.items()]
         _write(files / "candidates.json", {"chosen": asdict(trained.search.chosen), "compared": candidates})
-        _write(files / "input.json", self._window.words())
+        _write(files / "input.json", self._window.words() | {SINCE: self._asked.since_ms})
         self._run.params({f"chosen_{name}": value for name, value in asdict(trained.search.chosen).items()})
         self._run.metrics(
             {
@@ -265,12 +275,11 @@ class _Job:
         )
         return files
 
-    def _gates(self, slots: SlotFile, trained: Trained, intake: Intake) -> list[Gate]:
+    def _gates(self, slots: SlotFile, trained: Trained) -> list[Gate]:
         self._progress.begin("at the gates")
         measured, seed = trained.measured, self._asked.seed
-        newest_clicks = int(measured.clicks[ALL].sum())
         return [
-            gates.enough_data(intake.examples, intake.clicks, newest_clicks, self._ours),
+            enough(slots, trained.parts, self._ours),
             *self._probe(slots, trained.state.model),
             gates.better(measured, NEW, trained.against, self._ours, seed, trained.against_name),
             gates.segments(measured, NEW, trained.against, self._ours, seed),
@@ -279,7 +288,8 @@ class _Job:
     def _note(self, trained: Trained, intake: Intake, verdicts: Sequence[Gate]) -> str:
         names = {NEW: "this version", CHAMPION: f"champion, version {self._ledger.champion}"}
         chosen, champion = trained.search.chosen.name, self._ledger.champion
-        return note(self._asked.reason, champion, intake, self._span_ms, chosen, trained.measured, names, verdicts)
+        why, since_ms, measured = self._asked.reason, self._asked.since_ms, trained.measured
+        return note(why, champion, intake, self._span_ms, since_ms, chosen, measured, names, verdicts)
 
     def _probe(self, slots: SlotFile, model: RankingModel) -> list[Gate]:
         """Load what arrived in MLflow in a process of its own."""
@@ -302,8 +312,7 @@ def _window(settings: Settings, asked: Asked) -> Window:
         check_window(settings.kafka, OUTCOMES, asked.window)
         window = asked.window
     else:
-        since_ms = round(time.time() * 1_000) - settings.training.window_ms
-        window = find_window(settings.kafka, OUTCOMES, since_ms)
+        window = newest_window(settings)
     if not window.offsets:
         days = settings.training.window_ms / DAY_MS
         raise NotEnough(

@@ -15,6 +15,7 @@ def note(
     champion: str,
     intake: Intake,
     span_ms: tuple[int, int] | None,
+    since_ms: int,
     chosen: str,
     measured: Measured,
     names: Mapping[str, str],
@@ -28,6 +29,8 @@ def note(
         The version that serves; it was measured beside the new one if it has the same features.
     span_ms
         Times at which the first and the last outcome were appended, Unix milliseconds; None if there was none.
+    since_ms
+        When the world changed, Unix milliseconds; 0 if it did not.
     chosen
         The way to fit that was chosen.
     names
@@ -36,10 +39,13 @@ def note(
     failed = [gate for gate in verdicts if not gate.passed]
     verdict = "**May serve**" if not failed else "**Never serves**: fails " + ", ".join(gate.name for gate in failed)
     span = f", appended {_time(span_ms[0])} to {_time(span_ms[1])}" if span_ms else ""
+    changed = (
+        f" The world changed at {_time(since_ms)}: chosen and judged by what was served since." if since_ms else ""
+    )
     lines = [
         f"{verdict}. Trained because: {reason}. Champion at the time: version {champion}.",
         "",
-        f"{intake.outcomes:,} outcomes with {intake.examples:,} examples and {intake.clicks:,} clicks{span}. "
+        f"{intake.outcomes:,} outcomes with {intake.examples:,} examples and {intake.clicks:,} clicks{span}.{changed} "
         f"Chosen way to fit: {chosen}; `candidates.json` has the others, `input.json` the offsets, which `--input` "
         "reads again.",
         "",

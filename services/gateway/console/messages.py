@@ -12,6 +12,7 @@ from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
+from millrace.enums import name_of
 from millrace.v1.command_pb2 import Command
 from millrace.v1.drift_pb2 import DriftChannel, DriftSignal
 from millrace.v1.experiment_pb2 import Experiment, ExperimentState
@@ -67,10 +68,7 @@ class Wanted:
 
 def word(kind: EnumDescriptor, value: int) -> str:
     """The name of an enum's value as the outside writes it, for example ``add to cart``."""
-    names = kind.values_by_number
-    if value not in names:
-        return str(value)
-    return str(names[value].name).removeprefix(names[0].name.removesuffix("UNSPECIFIED")).lower().replace("_", " ")
+    return name_of(kind, value).replace("_", " ")
 
 
 def gist(message: Message | None) -> Gist:

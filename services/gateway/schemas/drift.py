@@ -60,6 +60,7 @@ class Signal(BaseModel):
     segment: str | None
     holds: bool
     first_at_ms: int
+    changed_at_ms: Annotated[int | None, Field(description="When the change began, as estimated, of labels.")]
     at_ms: int
     evidence: list[DriftEvidence]
 
