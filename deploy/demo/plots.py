@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deploy.demo.comparison import SHIFT_AFTER, Comparison
 from millrace.evaluation.plots import COLOURS, figure
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 CLICK_THROUGH, NIGHTLY = "click-through.svg", "live-against-nightly.svg"
 _GREY = "#777777"
+
+
+@contextmanager
+def _panel(path: Path) -> Iterator[Axes]:
+    """One panel as wide as two."""
+    with figure(path, 2) as (panel, beside):
+        beside.remove()
+        panel.set_subplotspec(panel.get_gridspec()[:])
+        yield panel
 
 
 def draw_story(samples: Sequence[tuple[float, float]], marks: Sequence[tuple[float, str]], path: Path) -> None:
@@ -24,9 +38,7 @@ def draw_story(samples: Sequence[tuple[float, float]], marks: Sequence[tuple[flo
     marks
         Minute, and what happened then.
     """
-    with figure(path, 2) as axes:
-        axes[1].remove()
-        panel = axes[0]
+    with _panel(path) as panel:
         panel.plot([at for at, _ in samples], [100 * share for _, share in samples], color=COLOURS[0], linewidth=1.4)
         for place, (at, word) in enumerate(marks):
             panel.axvline(at, color=_GREY, linestyle="--", linewidth=0.8)
@@ -42,9 +54,7 @@ def draw_story(samples: Sequence[tuple[float, float]], marks: Sequence[tuple[flo
 def draw_comparison(found: Comparison, path: Path) -> None:
     """Live against nightly, by day of the simulated month."""
     names = {"live": "live learning", "nightly": "nightly retraining"}
-    with figure(path, 2) as axes:
-        axes[1].remove()
-        panel = axes[0]
+    with _panel(path) as panel:
         for (way, name), colour in zip(names.items(), COLOURS, strict=False):
             days = 100 * np.array(found.days[way])
             panel.plot(np.arange(1, len(days) + 1), days, color=colour, label=name, linewidth=1.4)

@@ -36,7 +36,7 @@ def environment(seconds: float) -> Mapping[str, str]:
     """Settings of a shop whose weeks are minutes: what waits for hours waits for parts of the story."""
     return {
         "RETRAIN_DEBOUNCE_MS": "5000",
-        "RETRAIN_COLLECT_MS": str(round(seconds * SECOND_MS * 0.1)),
+        "RETRAIN_COLLECT_MS": str(round(seconds * SECOND_MS * 0.05)),
         "RETRAIN_COOL_DOWN_MS": "0",
         "RETRAIN_CHALLENGED_SHARE": "0.5",
         "RETRAIN_INTERVAL_HOURS": "0",

@@ -14,11 +14,11 @@ from enum import Enum
 
 from millrace.registry.retraining import Retraining, State
 
-TRAIN_AT, FRIDAY_AT, HAND_AT = 0.15, 0.45, 0.92
+TRAIN_AT, FRIDAY_AT, HAND_AT = 0.12, 0.36, 0.92
 """Moments of the story, as shares of its length: the first training, Black Friday, and the last for a decision."""
 _STATES = {
     State.TRAINING: "The training job runs: it reads the outcomes, tries a dozen ways to fit, measures the best.",
-    State.EVALUATING: "Version {version} has passed its gates: {note}",
+    State.EVALUATING: "Version {version} has passed its gates.",
     State.CHALLENGER: "Version {version} is shown to a part of the shoppers, in an experiment.",
     State.PROMOTED: "Version {version} is the champion. Everybody gets it.",
     State.REJECTED: "Version {version} does not get traffic: {note}",
@@ -93,6 +93,7 @@ class Story:
 
     told: set[str] = field(default_factory=set)
     _before: float | None = None
+    _served: str = ""
     _lowest: float | None = None
     _said: tuple[str, str] = ("", "")
     _promoted: set[str] = field(default_factory=set)
@@ -112,7 +113,7 @@ class Story:
             )
         yield from self._retraining(seen)
         if seen.share >= FRIDAY_AT and self._once("friday"):
-            self._before = seen.click_through
+            self._before, self._served = seen.click_through, seen.champion
             yield Line(
                 "BLACK FRIDAY. Everybody wants something else than yesterday, from this moment on ...",
                 Deed.SHIFT,
@@ -143,7 +144,7 @@ class Story:
                 yield Line(f"The orchestrator begins a retraining by itself: {found.reason}", mark="retraining")
             if found.state in _STATES:
                 yield Line(
-                    _STATES[found.state].format(version=found.version, note=found.note or "all of them"),
+                    _STATES[found.state].format(version=found.version, note=found.note),
                     mark="promotion" if found.state == State.PROMOTED else "",
                 )
             if found.state == State.PROMOTED:
@@ -165,10 +166,14 @@ class Story:
         self._lowest = now if self._lowest is None else min(self._lowest, now)
         if self._before and now < 0.85 * self._before and self._once("falls"):
             yield Line(f"Click-through falls to {now:.1%}, from {self._before:.1%}: what was learned is of yesterday.")
-        if "falls" in self.told and now > 1.15 * self._lowest and self._once("recovers"):
-            yield Line(
-                f"It is back at {now:.1%}: nobody retrained anything, live learning has followed.", mark="recovers"
-            )
+        if self._before and "falls" in self.told and now - self._lowest > (self._before - self._lowest) / 2:
+            if self._once("recovers"):
+                alone = seen.champion == self._served
+                why = ". Nothing was retrained since: live learning has followed" if alone else ""
+                yield Line(
+                    f"It was {self._lowest:.1%} at the lowest, and half of what was lost is back: {now:.1%}{why}.",
+                    mark="half is back",
+                )
         if seen.drifts and self._once("drift"):
             yield Line(f"Drift is found: {seen.drifts}.", mark="drift found")
 

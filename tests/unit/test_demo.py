@@ -61,14 +61,23 @@ def test_a_version_for_drift_has_its_experiment_until_near_the_end() -> None:
 def test_click_through_falls_and_recovers_only_if_it_does() -> None:
     story = Story()
     tell(story, replace(QUIET, share=FRIDAY_AT))
-    after = [replace(QUIET, share=0.6, click_through=rate) for rate in (0.058, 0.04, 0.03, 0.033, 0.05)]
+    after = [replace(QUIET, share=0.6, click_through=rate) for rate in (0.058, 0.04, 0.03, 0.04, 0.046)]
     lines = tell(story, *after, replace(after[-1], drifts="click through of version 2 are not what they were"))
     assert [line.text.split(":")[0] for line in lines] == [
         "Click-through falls to 4.0%, from 6.0%",
-        "It is back at 5.0%",
+        "It was 3.0% at the lowest, and half of what was lost is back",
         "Drift is found",
     ]
+    assert lines[1].text.endswith("back: 4.6%. Nothing was retrained since: live learning has followed.")
     assert "3.0% at the lowest" in " ".join(story.ending(after[-1]))
+
+
+def test_learning_is_not_given_what_a_new_version_may_have_done() -> None:
+    story = Story()
+    tell(story, replace(QUIET, share=FRIDAY_AT))
+    falls = replace(QUIET, share=0.6, click_through=0.03)
+    lines = tell(story, falls, replace(falls, click_through=0.05, champion="2"))
+    assert lines[-1].text.endswith("half of what was lost is back: 5.0%.")
 
 
 def test_the_end_says_what_did_not_happen() -> None:
