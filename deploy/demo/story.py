@@ -166,14 +166,14 @@ class Story:
         self._lowest = now if self._lowest is None else min(self._lowest, now)
         if self._before and now < 0.85 * self._before and self._once("falls"):
             yield Line(f"Click-through falls to {now:.1%}, from {self._before:.1%}: what was learned is of yesterday.")
-        if self._before and "falls" in self.told and now - self._lowest > (self._before - self._lowest) / 2:
-            if self._once("recovers"):
-                alone = seen.champion == self._served
-                why = ". Nothing was retrained since: live learning has followed" if alone else ""
-                yield Line(
-                    f"It was {self._lowest:.1%} at the lowest, and half of what was lost is back: {now:.1%}{why}.",
-                    mark="half is back",
-                )
+        half = self._before and "falls" in self.told and now > (self._before + self._lowest) / 2
+        if half and self._once("recovers"):
+            alone = seen.champion == self._served
+            why = ". Nothing was retrained since: live learning has followed" if alone else ""
+            yield Line(
+                f"It was {self._lowest:.1%} at the lowest, and half of what was lost is back: {now:.1%}{why}.",
+                mark="half is back",
+            )
         if seen.drifts and self._once("drift"):
             yield Line(f"Drift is found: {seen.drifts}.", mark="drift found")
 
