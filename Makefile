@@ -43,6 +43,10 @@ proto: $(READY) $(GENERATED) ## Generate millrace.v1 from proto/ after a change 
 run: $(READY) $(GENERATED) ## The whole pipeline on real parts with simulated shoppers, until Ctrl-C
 	@$(BIN)/millrace run
 
+.PHONY: demo
+demo: $(READY) $(GENERATED) ## Black Friday in ten minutes on the whole pipeline, told as it happens (ARGS="--minutes 5")
+	@$(BIN)/millrace demo $(ARGS)
+
 .PHONY: test
 test: $(READY) $(GENERATED) ## Every test that needs only pip (ARGS="-k some" for a part, in one process)
 	@$(BIN)/python -m pytest -m "not system" -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
