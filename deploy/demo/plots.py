@@ -24,7 +24,8 @@ def _panel(path: Path) -> Iterator[Axes]:
     """One panel as wide as two."""
     with figure(path, 2) as (panel, beside):
         beside.remove()
-        panel.set_subplotspec(panel.get_gridspec()[:])
+        if (grid := panel.get_gridspec()) is not None:
+            panel.set_subplotspec(grid[:])
         yield panel
 
 

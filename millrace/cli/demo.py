@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import threading
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from millrace.errors import MillraceError
 if TYPE_CHECKING:
     from deploy.demo.stage import Stage
     from deploy.demo.story import Seen
+    from millrace.flag import Flag
 
 LOOK_EVERY_S = 1.0
 READY_TIMEOUT_S = 180.0
@@ -101,7 +101,7 @@ def _play(playing: Stage, seconds: float, folder: Path) -> bool:
     return stop.is_set()
 
 
-def _wait_ready(playing: Stage, stop: threading.Event) -> None:
+def _wait_ready(playing: Stage, stop: Flag) -> None:
     give_up = time.monotonic() + READY_TIMEOUT_S
     while not playing.ready and not stop.is_set():
         playing.look(0.0)
