@@ -43,6 +43,10 @@ proto: $(READY) $(GENERATED) ## Generate millrace.v1 from proto/ after a change 
 run: $(READY) $(GENERATED) ## The whole pipeline on real parts with simulated shoppers, until Ctrl-C
 	@$(BIN)/millrace run
 
+.PHONY: demo
+demo: $(READY) $(GENERATED) ## Black Friday in ten minutes on the whole pipeline, told as it happens (ARGS="--minutes 5")
+	@$(BIN)/millrace demo $(ARGS)
+
 .PHONY: test
 test: $(READY) $(GENERATED) ## Every test that needs only pip (ARGS="-k some" for a part, in one process)
 	@$(BIN)/python -m pytest -m "not system" -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
@@ -70,8 +74,9 @@ test-system: $(READY) $(GENERATED) browser ## Tests that need ../shared or Debia
 	@$(BIN)/python -m pytest -m system $(ARGS)
 
 .PHONY: chaos
-chaos: $(READY) $(GENERATED) ## Kill the orchestrator sixty times with -9, in every state of a retraining (ten minutes)
-	@KILLS=60 $(BIN)/python -m pytest -s tests/chaos/test_orchestrator_kills.py $(ARGS)
+chaos: $(READY) $(GENERATED) ## Kill everything with -9, ten times as often as `make test` does: docs/reliability.md (an hour)
+	@lines=$$(mktemp); CHAOS_TIMES=$${CHAOS_TIMES:-10} CHAOS_RESULTS=$$lines $(BIN)/python -m pytest -s --timeout 0 tests/chaos $(ARGS); \
+	status=$$?; $(BIN)/python -m benchmarks.reliability_document $$lines; rm -f $$lines; exit $$status
 
 .PHONY: lint
 lint: $(READY) $(GENERATED) ## Format, lint and type checks

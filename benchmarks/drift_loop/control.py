@@ -48,6 +48,9 @@ SETTLE_SLACK_MS = 5 * MINUTE_MS
 """As the detector's worker has it."""
 COUNTED_EVERY_MS = 10 * MINUTE_MS
 """What has come since a change, while it is collected; about as often as the orchestrator asks."""
+LONG_AGO_MS = 1
+"""When the world changed of which who always alarms speaks: all of any window came since, so that its versions are as
+those of the schedule."""
 OVERRIDE = "simulated: too few answers in random order in so few days"
 
 
@@ -189,6 +192,7 @@ class Control:
             model_version=self.ledger.champion,
             channel=DriftChannel.DRIFT_CHANNEL_PERFORMANCE,
             first_at_ms=self._reign.at_ms,
+            changed_at_ms=LONG_AGO_MS,
             at_ms=now_ms,
             holds=True,
             evidence=[DriftEvidence(name="always")],

@@ -40,10 +40,10 @@ _GLOBO = f"""\
 
 Every {SESSIONS}th session of the file; of the clicks that continue one, every {ASKED}th is asked for, {K} slots an
 answer; features take all of them. The first version is trained after a day. *rule* is production's rule with its
-defaults; *always* a detector that alarms always, without the guard against loops; *never* trains nothing. A version
-that passes its gates is promoted at once: clicks of a log do not follow from what is shown, so there is no
-experiment. *Gain*, *loss*: the log loss of the {FOLLOWING_MS // HOUR_MS} hours after it, version against what served
-before, on the same slots, has a 95 % interval above or below 0; also where the gates kept it from serving.
+defaults; *always* a detector that alarms always, without the guard against loops, and knows of no change; *never*
+trains nothing. A version that passes its gates is promoted at once: clicks of a log do not follow from what is shown,
+so there is no experiment. *Gain*, *loss*: the log loss of the {FOLLOWING_MS // HOUR_MS} hours after it, version against
+what served before, on the same slots, has a 95 % interval above or below 0; also where the gates kept it from serving.
 """
 
 

@@ -114,8 +114,10 @@ class Replay:
 
     def __init__(self, policy: Policy, folder: Path, hours: int) -> None:
         settings = Settings()
-        in_vain = 10**6 if policy.retrains == "always" else settings.retrain.in_vain_max
-        settings.retrain = RetrainSettings(in_vain_max=in_vain, interval_hours=0)
+        settings.retrain = RetrainSettings(interval_hours=0)
+        if policy.retrains == "always":
+            # There is no change of which enough could come.
+            settings.retrain = RetrainSettings(interval_hours=0, in_vain_max=10**6, collect_max_ms=0)
         self._settings, self._policy, self._folder = settings, policy, folder
         self._serving = Serving(settings, ITEMS_MAX, np.random.default_rng(1), policy.learns)
         rule = Rule(always=policy.retrains == "always", experiments=False)

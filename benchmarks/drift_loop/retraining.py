@@ -21,7 +21,7 @@ from millrace.settings import Settings, TrainingSettings
 from millrace.training import fit, gates, golden
 from millrace.training.change import enough, place
 from millrace.training.measure import Contender, Line, Measured, measure
-from millrace.training.reference import count_values, reference_since, settled_before
+from millrace.training.reference import count_values, known_from, reference_since, settled_before
 from millrace.training.slots import CLICKED, SlotFile, Slots, examples
 
 NEW, CHAMPION = "new", "champion"
@@ -92,14 +92,15 @@ def train(
     new = fit.fit(found.chosen, slots, parts.choosing, first_ranker(), change=parts.change)
     old = OnlineRanker(champion.state)
     settled_ms = settled_before(slots, settings.joiner.attribution_window_ms)
+    known_ms = known_from(slots, parts.choosing) if parts.change else 0, settled_ms
     if learns:
         for block in slots.blocks(0, parts.choosing):
             _teach(old, block[block["appended_ms"] >= champion.at_ms])
         both: dict[str, Contender] = {NEW: Line(new), CHAMPION: Line(old)}
-        measured = measure(both, slots, parts.choosing, parts.newest, settled_ms=settled_ms)
+        measured = measure(both, slots, parts.choosing, parts.newest, known_ms=known_ms)
     else:
         both = {NEW: Fixed(fit.copy_of(new).model()), CHAMPION: Fixed(old.model())}
-        measured = measure(both, slots, parts.choosing, parts.newest, settled_ms=settled_ms)
+        measured = measure(both, slots, parts.choosing, parts.newest, known_ms=known_ms)
         for block in slots.blocks(parts.choosing, parts.newest):
             _teach(new, block)
     state = new.state(0, {}, "")

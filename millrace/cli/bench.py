@@ -40,7 +40,7 @@ def command(
 
     simulation measures whether learning pays: click-through with and without it, in a made-up shop of a fixed seed.
     freshness-value simulates a month for each rhythm of learning, without servers: live, hourly, nightly, weekly; in a
-    world with the clock of news and in a shop. It also writes docs/freshness-in-simulation.md. Both take about eleven
+    world with the clock of news and in a shop. It also writes docs/freshness-in-simulation.md. Both take about ten
     minutes, the others up to one. console opens pages in a Chromium (`make browser` installs it). processor-time starts
     all of `millrace run` in a folder of its own for three minutes, to see what each worker takes of all workers'
     processor time. Rows are added to benchmarks/results/latest.json.

@@ -19,6 +19,7 @@ from millrace.errors import MillraceError
 # stand here, so that `millrace --help` imports none of the modules.
 COMMANDS: Mapping[str, str] = {
     "run": "The whole pipeline with simulated shoppers, until Ctrl-C.",
+    "demo": "Black Friday in ten minutes, told as it happens, on the whole pipeline.",
     "stack": "Kafka, Redis and MLflow on this machine: up, down, status.",
     "doctor": "Check everything that Millrace needs and say what to do.",
     "topics": "Make or list the topics.",

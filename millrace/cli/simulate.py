@@ -109,6 +109,7 @@ def command(
     people and choices, so that arms differ by what they show only. Pages of popular and random ask nobody: their
     clicks go out without request_id, as from a shop without recommender. At the end: the true click-through (clicks
     per shown slot), conversion (purchases per session) and revenue of each arm, with 95 % intervals by shopper.
+    SIGUSR2 has a third of the items sold out at once, and others come.
 
     \b
     millrace simulate --rate 20 --duration 60
@@ -176,6 +177,7 @@ async def _run(
         }
         storefront = Storefront(world, arms, recommenders, events, plan)
         loop.add_signal_handler(signal.SIGUSR1, storefront.shift)
+        loop.add_signal_handler(signal.SIGUSR2, storefront.sell_out)
         collector = StorefrontCollector(storefront)
         REGISTRY.register(collector)
         until_exit.callback(REGISTRY.unregister, collector)

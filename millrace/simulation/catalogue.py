@@ -140,6 +140,18 @@ class Catalogue:
             changes.append(Change(row, gone, self.entry(row)))
         return changes
 
+    def sell_out(self, share: float, now_s: float) -> list[Change]:
+        """That share of all items is gone at once, and others come."""
+        rng = chance(self._seed, Purpose.STOCK, self._made)
+        rows = sorted(int(row) for row in rng.choice(len(self), round(share * len(self)), replace=False))
+        gone = {row: self.entry(row, available=False) for row in rows}
+        self._leaving = [one for one in self._leaving if one[1] not in gone]
+        heapq.heapify(self._leaving)
+        for row in rows:
+            del self._rows[self.item_ids[row]]
+            self._put(row, now_s)
+        return [Change(row, gone[row], self.entry(row)) for row in rows]
+
     def _put(self, row: int, born_s: float | None) -> None:
         """Make the next item; ``born_s`` None: it is on sale already, since a random time."""
         number = self._made

@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     SHELVES = 6
     CATEGORIES = 7
     NEEDS = 8
+    STOCK = 9
 
 
 def chance(seed: int, purpose: Purpose, first: int = 0, second: int = 0, third: int = 0) -> np.random.Generator:

@@ -33,6 +33,8 @@ LATE_S = 0.1
 """An arrival that begins this much after its time is counted as late: the machine does not keep up."""
 CHURN_S = 1.0
 """Time between two looks at what goes out of the catalogue, seconds of the wall."""
+SOLD_OUT = 1 / 3
+"""Share of the items that go at once when the stock changes: so many that nobody can overlook it."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -166,6 +168,15 @@ class Storefront:
         """Everyone's tastes change, from this moment on."""
         self.world.people.shift()
         log.info("tastes shift", shifts=self.world.people.shifts)
+
+    def sell_out(self) -> None:
+        """A good part of the catalogue is sold out, and replaced, at this moment."""
+        self._now_s()
+        changes = self.world.sell_out(SOLD_OUT)
+        for change in changes:
+            self._publish(change.gone)
+            self._publish(change.came)
+        log.info("sold out", items=len(changes))
 
     def _now_s(self) -> float:
         """The world's time; also tells the world."""

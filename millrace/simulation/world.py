@@ -54,7 +54,13 @@ class World:
     def advance(self, now_s: float) -> list[Change]:
         """Let the time pass; returns what changed in the catalogue."""
         self.now_s = max(self.now_s, now_s)
-        changes = self.catalogue.advance(self.now_s)
+        return self._replaced(self.catalogue.advance(self.now_s))
+
+    def sell_out(self, share: float) -> list[Change]:
+        """That share of all items is gone at once; returns what changed in the catalogue."""
+        return self._replaced(self.catalogue.sell_out(share, self.now_s))
+
+    def _replaced(self, changes: list[Change]) -> list[Change]:
         for change in changes:
             self.shelves.replaced(change.row)
         return changes

@@ -30,6 +30,8 @@ MAX_RECORDS = 100_000
 # How long a full queue to the broker may take to get room before that counts as a failure of Kafka: a broker
 # that is there empties the whole queue in less.
 _ROOM_TIMEOUT_S = 5.0
+# What a producer answers that has failed before: its own failure, or that of its transaction, and not the record's.
+_FAILED = (KafkaError._FATAL, KafkaError._FENCED, KafkaError._STATE)
 
 
 class KafkaOutput:
@@ -100,7 +102,7 @@ class KafkaOutput:
         for record, error, attempts in self._rejected:
             self._bury(record, error, attempts)
         self._rejected.clear()
-        self._producer.poll(0)
+        self._take_answers()
         if self._failure:
             raise InfrastructureError("kafka", self._failure)
 
@@ -116,13 +118,17 @@ class KafkaOutput:
         """Make a producer that has failed anew. Whatever it had not delivered will be sent again."""
         if self._failure:
             self._producer.purge()
-            self._producer.poll(0)
+            self._take_answers()
             self._failure = ""
             self._producer = self._connect()
 
     def flush(self, timeout_s: float) -> bool:
         """Wait for the broker to acknowledge everything; whether it did so in time."""
-        return self._producer.flush(max(0.0, timeout_s)) == 0
+        try:
+            return self._producer.flush(max(0.0, timeout_s)) == 0
+        except KafkaException as error:
+            self._failed(error)
+            return False
 
     @property
     def pending(self) -> int:
@@ -130,8 +136,18 @@ class KafkaOutput:
         return len(self._producer)
 
     def serve(self) -> None:
-        """Take acknowledgements and librdkafka's log while nothing is sent."""
-        self._producer.poll(0)
+        """Take acknowledgements and librdkafka's log while nothing is sent; ``settle`` tells of failures."""
+        self._take_answers()
+
+    def _take_answers(self, timeout_s: float = 0.0) -> None:
+        """A producer that has failed for good (it was fenced, or its transaction ended without it) says so here."""
+        try:
+            self._producer.poll(timeout_s)
+        except KafkaException as error:
+            self._failed(error)
+
+    def _failed(self, error: KafkaException) -> None:
+        self._failure = f"the producer has failed: {error.args[0].str()}"
 
     def _connect(self) -> Producer:
         return Producer(self._config, logger=logs.kafka_logger())
@@ -148,10 +164,10 @@ class KafkaOutput:
                 give_up = give_up or time.monotonic() + _ROOM_TIMEOUT_S
                 if time.monotonic() > give_up:
                     raise InfrastructureError("kafka", "no room in the queue to the broker") from None
-                self._producer.poll(0.01)
+                self._take_answers(0.01)
             except KafkaException as error:
-                if error.args[0].fatal():
-                    self._failure = f"the producer has failed: {error.args[0].str()}"
+                if error.args[0].fatal() or error.args[0].code() in _FAILED:
+                    self._failed(error)
                     raise InfrastructureError("kafka", self._failure) from error
                 # Never on its way, so nothing to wait for: a record that no broker would take.
                 parcel.sent -= 1

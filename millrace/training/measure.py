@@ -21,7 +21,7 @@ from millrace.features.segments import SEGMENTS
 from millrace.learning.learner import OnlineRanker
 from millrace.ranking.features import FloatMatrix, Floats
 from millrace.settings import HOUR_MS
-from millrace.training.slots import ALWAYS, BLOCK, CLICKED, NO_SEGMENT, SlotFile, examples, served_until
+from millrace.training.slots import ALWAYS, CLICKED, NO_SEGMENT, SlotFile, examples
 
 STEP = 200
 """Slots between two states of the parameters that predict: about what a learner at a thousand slots a second holds back
@@ -164,18 +164,16 @@ def measure(
     start: int,
     stop: int,
     progress: Callable[[float], None] = lambda _: None,
-    settled_ms: int = ALWAYS,
+    known_ms: tuple[int, int] = (0, ALWAYS),
 ) -> Measured:
     """Send the contenders through the slots from ``start`` up to ``stop``.
 
     Parameters
     ----------
-    settled_ms
-        Hours count slots that were served before, Unix milliseconds: of later ones not all labels are known
-        (``millrace.training.reference``).
+    known_ms
+        Hours count slots that were served from the first of these times on and before the second, Unix milliseconds:
+        those whose labels are all in the part (``millrace.training.reference``).
     """
-    # Of what was served earlier, clicks may stand before the start.
-    whole_from_ms = max(map(served_until, slots.blocks(max(start - BLOCK, 0), start)), default=0)
     blocks = max(min(BLOCKS_MAX, (stop - start) // STEP), 1)
     edges = np.linspace(start, stop, blocks + 1)
     found = Measured(
@@ -192,7 +190,7 @@ def measure(
         labels = clicked.astype(float)
         groups = list(_groups(taught["segment"], taught["served"]))
         served_ms = taught["served_ms"]
-        whole = taught["served"] & (served_ms >= whole_from_ms) & (served_ms < settled_ms)
+        whole = taught["served"] & (served_ms >= known_ms[0]) & (served_ms < known_ms[1])
         for group, members in groups:
             found.slots[group][at] += members.sum()
             found.clicks[group][at] += labels[members].sum()

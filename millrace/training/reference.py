@@ -24,7 +24,7 @@ from millrace.drift.storing import Labels, ModelReference
 from millrace.features.segments import SEGMENTS
 from millrace.ranking.model import RankingModel
 from millrace.settings import DAY_MS, HOUR_MS
-from millrace.training.slots import ALWAYS, CLICKED, NO_SEGMENT, SlotFile, Slots, examples, served_until
+from millrace.training.slots import ALWAYS, BLOCK, CLICKED, NO_SEGMENT, SlotFile, Slots, examples, served_until
 
 SAMPLE = 100_000
 """Slots whose quantiles become edges: the error of a quantile among them is a sixth of a percent at most, and a cell
@@ -107,6 +107,14 @@ def settled_before(slots: SlotFile, attribution_ms: int) -> int:
     """
     newest = [served_until(block[block["served"]]) for block in slots.blocks()]
     return max(max(newest, default=0) - attribution_ms, 0)
+
+
+def known_from(slots: SlotFile, start: int) -> int:
+    """The serving time from which all labels stand at a slot or after it, Unix milliseconds.
+
+    Of what was served before, clicks are earlier in the log. Half an hour of them matters where a part is short.
+    """
+    return max(map(served_until, slots.blocks(max(start - BLOCK, 0), start)), default=0)
 
 
 def count_clicks(slots: SlotFile, settled_ms: int = ALWAYS, since_ms: int = 0) -> Mapping[str, dict[int, Block]]:

@@ -1,8 +1,8 @@
-"""Orchestrators that are there at once: a process that has imported everything forks them.
+"""Processes that are there at once: one that has imported everything forks them.
 
-An orchestrator imports for five seconds, MLflow included, which is most of a test that kills many. What is killed is a
-process of its own in any case. ``python -m tests.chaos.forking``: each line of standard input, JSON with ``log`` and
-``env``, starts one; the answer is its process id.
+A worker imports for seconds, an orchestrator with MLflow for five, which is most of a test that kills many. What is
+killed is a process of its own in any case. ``python -m tests.chaos.forking MODULE:FUNCTION``: each line of standard
+input, JSON with ``log`` and ``env``, starts one that calls the function; the answer is its process id.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from deploy.embedded.member import clean_environment
+from deploy.embedded.member import clean_environment, log_tail
 from millrace.settings import settings
 from tests.conftest import ROOT
 from tests.processes import PATIENCE_S
+
+ENDED = "exit status {}\n"
+"""The last line of one that was not killed: nobody waits for it who could tell."""
 
 
 class Forking:
@@ -31,13 +35,15 @@ class Forking:
     ----------
     folder
         Takes the output of all.
+    entry
+        ``module:function``: imported before, called in each; what it returns is the exit status.
     """
 
-    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, entry: str, env: Mapping[str, str]) -> None:
         self._folder, self._started = folder, 0
         self._log = (folder / "forking.log").open("wb")
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.forking"],
+            [sys.executable, "-m", "tests.chaos.forking", entry],
             cwd=ROOT,
             env=clean_environment() | {"PYTHONUNBUFFERED": "1"} | dict(env),
             stdin=subprocess.PIPE,
@@ -46,15 +52,15 @@ class Forking:
             text=True,
         )
 
-    def start(self, env: Mapping[str, str]) -> Orchestrator:
+    def start(self, env: Mapping[str, str]) -> Forked:
         """One more, with these environment variables beside its own."""
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
-        log = self._folder / f"orchestrator-{self._started}.log"
+        log = self._folder / f"forked-{self._started}.log"
         self._started += 1
         self._popen.stdin.write(json.dumps({"log": str(log), "env": dict(env)}) + "\n")
         self._popen.stdin.flush()
-        return Orchestrator(int(self._popen.stdout.readline()), log)
+        return Forked(int(self._popen.stdout.readline()), log)
 
     def __enter__(self) -> Self:
         return self
@@ -66,39 +72,56 @@ class Forking:
         self._log.close()
 
 
-class Orchestrator:
+class Forked:
     """One of them."""
 
     def __init__(self, pid: int, log: Path) -> None:
         self.pid, self._log = pid, log
 
+    @property
+    def alive(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
     def output(self) -> str:
         """Everything that it and its jobs have printed so far."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
+    def until(self, condition: Callable[[], object], interval_s: float = 0.01) -> None:
+        """Wait for a condition; fails the test with the process's output when it ends or the time is over."""
+        give_up = time.monotonic() + PATIENCE_S
+        while not condition():
+            # It may have done it and ended since.
+            assert self.alive or condition(), f"it ended; the end of its output:\n{log_tail(self._log)}"
+            assert time.monotonic() < give_up, f"nothing came; the end of its output:\n{log_tail(self._log)}"
+            time.sleep(interval_s)
+
     def kill(self) -> None:
         """Kill -9, and wait until it is gone."""
         os.kill(self.pid, signal.SIGKILL)
+        self.wait()
+
+    def terminate(self) -> None:
+        """SIGTERM, and wait until it is gone. Fails the test unless it ended as it should."""
+        os.kill(self.pid, signal.SIGTERM)
+        self.wait()
+        assert self.output().endswith(ENDED.format(0)), self.output()
+
+    def wait(self) -> None:
+        """Wait until it is gone."""
         give_up = time.monotonic() + PATIENCE_S
-        while _is_there(self.pid):
-            assert time.monotonic() < give_up, f"{self.pid} outlives kill -9"
+        while self.alive:
+            assert time.monotonic() < give_up, f"{self.pid} does not end; its output:\n{log_tail(self._log)}"
             time.sleep(0.005)
 
 
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def main() -> None:
+def main(entry: str) -> None:
     """Import, then fork one for each line."""
-    import mlflow  # noqa: F401  (for the time it takes)
-
-    import workers.retrain_orchestrator.__main__  # noqa: F401
-
+    module, _, name = entry.partition(":")
+    function = getattr(import_module(module), name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody has to wait for them
     ends, held = os.pipe()  # ends when this process does
     for line in sys.stdin:
@@ -106,13 +129,13 @@ def main() -> None:
         pid = os.fork()
         if not pid:
             os.close(held)
-            fork(asked["log"], asked["env"], ends)
+            fork(function, asked["log"], asked["env"], ends)
         sys.stdout.write(f"{pid}\n")
         sys.stdout.flush()
 
 
-def fork(log: str, env: Mapping[str, str], ends: int) -> None:
-    """Be an orchestrator, until the pipe ends."""
+def fork(function: Callable[[], int], log: str, env: Mapping[str, str], ends: int) -> None:
+    """Be such a process, until the pipe ends."""
     from workers.retrain_orchestrator.jobs import end_with_stdin
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -122,10 +145,13 @@ def fork(log: str, env: Mapping[str, str], ends: int) -> None:
     os.environ.update(env)
     settings.cache_clear()
     end_with_stdin()
-    from tests.quick_training import orchestrate
-
-    os._exit(orchestrate())
+    try:
+        status = function()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0
+    os.write(1, ENDED.format(status).encode())
+    os._exit(status)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from benchmarks.reliability_document import LEARNER_DIES
 from benchmarks.seed import promote_first_ranker
 from millrace.learning.examples import read_examples
 from millrace.learning.learner import OnlineRanker
@@ -27,13 +28,14 @@ from millrace.topics import MODEL_UPDATES, OUTCOMES
 from millrace.v1.model_pb2 import ModelUpdate
 from millrace.v1.outcome_pb2 import Outcome
 from tests.chaos.impatient import impatient_kafka
+from tests.chaos.results import Found, report, times
 from tests.conftest import StartProcess
 from tests.learning_support import D, outcomes
 from tests.stream_support import read_all, ready, send
 
 SEED = 20_261_125
 # That many in the middle of a lot, in no more lives than these.
-KILLS, LIVES_MAX = 8, 40
+KILLS, LIVES_MAX = 8 * times(), 40 * times()
 OUTCOMES_PER_LIFE = 800
 # A buffer is published every 10 ms or so. A life ends at most three buffers' time after this share of its lot.
 BUFFER, LEARNED, LATER_S = 50, (0.05, 0.5), (0.0, 0.03)
@@ -114,5 +116,8 @@ def test_killed_again_and_again_it_learns_the_same(
     assert learner.terminate() == 0, learner.output()
     watched.learned(0.5)
     state = watched.close()
+    found = Found(events=sum(expected.learned.values()))
+    found.compare(expected.model.observations, state.model.observations)
+    report(LEARNER_DIES, len(reached), found)
     np.testing.assert_allclose(to_vector(state.model), to_vector(expected.model), rtol=0, atol=1e-9)
     np.testing.assert_allclose(state.squared_gradients, expected.squared_gradients, rtol=0, atol=1e-9)

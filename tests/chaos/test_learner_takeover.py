@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.reliability_document import TAKEOVER
 from benchmarks.seed import promote_first_ranker
 from millrace.learning.examples import read_examples
 from millrace.learning.learner import OnlineRanker
@@ -24,13 +26,14 @@ from millrace.topics import MODEL_UPDATES, OUTCOMES
 from millrace.v1.model_pb2 import ModelUpdate
 from millrace.v1.outcome_pb2 import Outcome
 from tests.chaos.impatient import impatient_kafka
+from tests.chaos.results import Found, report, times
 from tests.conftest import Child, StartProcess
 from tests.learning_support import D, outcomes
 from tests.stream_support import get, read_all, send
 
 SEED = 20_261_126
 # So many, and more until one came in the middle of a lot: a stall of this process may cost some.
-TAKEOVERS, LIVES_MAX = 3, 20
+TAKEOVERS, LIVES_MAX = 3 * times(), 20 * times()
 LOT, SLOTS = 3_000, 5
 # A leader dies when it has learned this share of its lot; a lot takes it half a second.
 LEARNED = (0.1, 0.6)
@@ -109,7 +112,7 @@ def test_who_stands_by_goes_on_to_the_same_weights(
     watched = Watched(kafka)
     leader = process("workers.online_learner", env=env)
     leader.until(watched.state)
-    cut_short = 0
+    cut_short, recovered = 0, list[float]()
     for life in range(LIVES_MAX):
         stand_by = process("workers.online_learner", env=env)
         stand_by.until(lambda stand_by=stand_by: role(stand_by) == "stand-by")  # type: ignore[misc]
@@ -119,9 +122,13 @@ def test_who_stands_by_goes_on_to_the_same_weights(
         goal, everything = LOT * (life + chance.uniform(*LEARNED)), LOT * (life + 1)
         leader.until(lambda goal=goal: watched.learned() >= goal, interval_s=0)  # type: ignore[misc]
         leader.kill()
+        killed_at = time.monotonic()
         state = watched.state()
         assert state is not None
-        cut_short += state.learned[0] < everything
+        if state.learned[0] < everything:
+            cut_short += 1
+            stand_by.until(lambda reached=state.learned[0]: watched.learned() > reached)  # type: ignore[misc]
+            recovered.append(time.monotonic() - killed_at)
         stand_by.until(lambda everything=everything: watched.learned() == everything)  # type: ignore[misc]
         assert role(stand_by) == "leader"
         state = watched.state()
@@ -136,7 +143,11 @@ def test_who_stands_by_goes_on_to_the_same_weights(
     assert leader.terminate() == 0, leader.output()
 
     last, expected = watched.close(), without_stops(kafka)
-    assert last.model.observations == first_ranker().observations + (life + 1) * LOT * SLOTS
+    observations = first_ranker().observations + (life + 1) * LOT * SLOTS
+    found = Found(events=(life + 1) * LOT)
+    found.compare(observations, last.model.observations)
+    report(TAKEOVER, life + 1, found, recovered)
+    assert last.model.observations == observations
     np.testing.assert_allclose(to_vector(last.model), to_vector(expected.model()), rtol=0, atol=1e-9)
     squared = expected.state(0, {}, "").squared_gradients
     np.testing.assert_allclose(last.squared_gradients, squared, rtol=0, atol=1e-9)

@@ -1,12 +1,11 @@
 """The orchestrator killed with -9 in every state of a retraining: whatever was asked for is done exactly once.
 
-Real broker, MLflow and experiment tracker; the training job is one that learns nothing. ``KILLS=60`` asks for so many
-(``make chaos``); otherwise there is one kill in each state.
+Real broker, MLflow and experiment tracker; the training job is one that learns nothing. There is one kill in each
+state, and six more for each further time that ``make chaos`` asks for.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.reliability_document import ORCHESTRATOR_DIES
 from benchmarks.seed import now_ms, publish
 from millrace.experiments.asking import read_experiments
 from millrace.registry.asking import new_command, promote, retrain, send
@@ -31,8 +31,9 @@ from millrace.v1.command_pb2 import Command
 from millrace.v1.drift_pb2 import DriftChannel, DriftSignal
 from millrace.v1.experiment_pb2 import Experiment, ExperimentState
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
-from tests.chaos.forking import Forking, Orchestrator
+from tests.chaos.forking import Forked, Forking
 from tests.chaos.impatient import impatient_kafka
+from tests.chaos.results import Found, report, times
 from tests.conftest import StartProcess
 from tests.integration.orchestration import TIMEOUT_S, orchestrator_env
 from tests.learning_support import served
@@ -40,7 +41,7 @@ from tests.processes import in_time
 from tests.quick_training import HAS_TO_BE_KILLED, WAITS
 
 SEED = 20_261_127
-KILLS = int(os.environ.get("KILLS", "0"))
+KILLS = 6 * (times() - 1)
 MODEL = "ranker"
 COLLECT_MS = 1_500
 STOPPED = ExperimentState.EXPERIMENT_STATE_STOPPED
@@ -110,7 +111,7 @@ class Shop:
         self.commands: list[Command] = []
         self._forking, self._chance = forking, random.Random(SEED)
         self.experiments = "on"
-        self._orchestrator: Orchestrator = forking.start({})
+        self._orchestrator: Forked = forking.start({})
 
     def kill_in(self, state: str, said: str = "") -> None:
         """Kill it a moment after a state is seen, or is over, and start the next one."""
@@ -208,7 +209,7 @@ def test_killed_in_every_state_everything_is_done_once(
         "RETRAIN_IN_VAIN_MAX": "1000",
     }
     process("workers.experiment_tracker", env=env)
-    with Forking(tmp_path, env) as forking:
+    with Forking(tmp_path, "tests.quick_training:orchestrate", env) as forking:
         watched = Watched(kafka)
         shop = Shop(kafka, forking, watched)
         in_time(lambda: watched.champion, TIMEOUT_S)
@@ -235,6 +236,12 @@ def test_killed_in_every_state_everything_is_done_once(
     kinds = Counter(event.type for event in watched.history.events)
     assert [kinds[kind] for kind in (STARTED, TRAINS, SHADOWS)] == [count] * 3
     settled = Counter(event.command_id for event in watched.history.events if event.command_id)
+    found = Found(events=len(watched.records) + len(shop.commands))
+    for once in (Counter(ids), settled, per_retraining):
+        for done in once.values():
+            found.compare(1, done)
+    found.compare(len(shop.commands), len(settled))
+    report(ORCHESTRATOR_DIES, shop.killed.total(), found)
     assert settled == Counter(command.command_id for command in shop.commands)
     assert COMMAND_REFUSED not in kinds
     versions = registry.view(MODEL).versions

@@ -113,7 +113,7 @@ def test_a_version_that_passes_gets_an_experiment_and_a_winner_serves(
 ) -> None:
     monkeypatch.setattr(retraining, "_gates", lambda *_: [])
     settings = Settings()
-    settings.retrain = RetrainSettings(challenged_share=0.5, collect_ms=0, debounce_ms=0)
+    settings.retrain = RetrainSettings(challenged_share=0.5, collect_ms=0, collect_max_ms=0, debounce_ms=0)
     serving = Serving(settings, 100, np.random.default_rng(1), learns=True)
     control = Control(settings, serving, tmp_path, Rule(always=True))
     for item in range(20):

@@ -141,3 +141,19 @@ def test_what_goes_together_is_never_the_same() -> None:
     for own, others in enumerate(world.complements):
         assert own not in others
         assert len(set(others.tolist())) == len(others)
+
+
+def test_a_part_of_the_stock_is_sold_out_at_once_and_nothing_else_changes() -> None:
+    world = make_world(3, 90, 10)
+    before = {row: world.catalogue.item_ids[row] for row in range(90)}
+    changes = world.sell_out(1 / 3)
+    assert len(changes) == 30
+    assert [change.gone.item_id for change in changes] == [before[change.row] for change in changes]
+    assert not any(change.gone.available for change in changes)
+    rows = {change.row for change in changes}
+    assert all((world.catalogue.item_ids[row] == before[row]) == (row not in rows) for row in range(90))
+    assert all(world.catalogue.row(change.came.item_id) == change.row for change in changes)
+    assert all(world.catalogue.row(change.gone.item_id) is None for change in changes)
+    # Each row has one item that leaves at its own time: what came is not taken away when what went would have been.
+    leaving = sorted(row for _, row in world.catalogue._leaving)
+    assert leaving == list(range(90))

@@ -28,7 +28,7 @@ from millrace.settings import DAY_MS, MINUTE_MS, TrainingSettings
 from millrace.stream.window import Window
 from millrace.training import fit, gates, golden
 from millrace.training.measure import ALL, ORGANIC, Line, Measured, measure
-from millrace.training.reference import count_clicks, count_values, make_reference, settled_before
+from millrace.training.reference import count_clicks, count_values, known_from, make_reference, settled_before
 from millrace.training.slots import NO_SEGMENT, SlotFile, Slots, examples, merge, read_slots, slot_type
 from millrace.v1.outcome_pb2 import ImpressionOrigin, Label
 from tests.learning_support import D, outcomes
@@ -188,7 +188,8 @@ def test_labels_count_where_they_are_settled(tmp_path: Path) -> None:
         settled_ms = settled_before(slots, wait_ms)
         assert 0 < end_ms - wait_ms - settled_ms < 5 * MINUTE_MS
         line = Line(OnlineRanker(fit.Candidate("zero", 0.0, 1).begin(first_ranker())))
-        found = measure({"new": line}, slots, 30_000, len(slots), settled_ms=settled_ms)
+        known_ms = known_from(slots, 30_000), settled_ms
+        found = measure({"new": line}, slots, 30_000, len(slots), known_ms=known_ms)
         known = make_reference([], count_clicks(slots, settled_ms), found.hours["new"]).labels
         assert known[CLICK_THROUGH].baseline.dispersion < 2
         assert known[CLICK_THROUGH].baseline.rate == pytest.approx(0.05, abs=0.005)

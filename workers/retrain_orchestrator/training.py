@@ -43,7 +43,7 @@ from millrace.training import drawings, fit, gates, golden
 from millrace.training.change import count, enough, place
 from millrace.training.intake import Intake, NotEnough
 from millrace.training.measure import ALL, Line, Measured, measure
-from millrace.training.reference import count_values, reference_since, settled_before
+from millrace.training.reference import count_values, known_from, reference_since, settled_before
 from millrace.training.slots import SlotFile
 from workers.retrain_orchestrator.contenders import champion_before, popularity
 from workers.retrain_orchestrator.progress import Progress
@@ -217,7 +217,8 @@ class _Job:
             contenders[CHAMPION] = champion
         self._progress.begin("measuring", len(contenders) * (parts.newest - parts.choosing))
         settled_ms = settled_before(slots, self._settings.joiner.attribution_window_ms)
-        measured = measure(contenders, slots, parts.choosing, parts.newest, did, settled_ms)
+        known_ms = known_from(slots, parts.choosing) if parts.change else 0, settled_ms
+        measured = measure(contenders, slots, parts.choosing, parts.newest, did, known_ms)
         learned = {number: end for number, (_, end) in self._window.bounds.items()}
         return Trained(
             state=new.ranker.state(0, learned, self._window.topic_id),
