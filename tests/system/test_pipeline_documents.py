@@ -4,37 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Child, starting
+from tests.conftest import Child
 from tests.documents import DOCUMENTS, ROOT, script
+from tests.system.conftest import Pipeline
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
 
 # Of the gateway, as README and guide write it.
 WRITTEN = "localhost:8000"
-PORTS = ("STACK_KAFKA", "STACK_REDIS", "STACK_MLFLOW", "RECOMMENDER", "GATEWAY")
 # All servers and processes start, and some thirty commands: a busy machine takes long.
 LONGEST_S = 600
 
 
 @pytest.fixture(scope="module")
-def gateway(millrace_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """What `make run` starts, on free ports: the gateway's address, when shoppers are shown something."""
-    env = {f"MILLRACE_{name}_PORT": "0" for name in PORTS}
-    with starting(tmp_path_factory.mktemp("run")) as start:
-        run = start("millrace", "run", "--rate", "10", env=env)
-        run.until(lambda: _well(run), timeout_s=LONGEST_S)
-        [announced] = (millrace_home / "run").glob("gateway-*.json")
-        yield json.loads(announced.read_text())["http"]
-        os.kill(run.pid, signal.SIGINT)
-        assert run.wait(60) == 0
+def gateway(pipeline: Pipeline) -> str:
+    """Its address, when shoppers are shown something."""
+    pipeline.run.until(lambda: _well(pipeline.run), timeout_s=LONGEST_S)
+    [announced] = (pipeline.home / "run").glob("gateway-*.json")
+    return str(json.loads(announced.read_text())["http"])
 
 
 def _well(run: Child) -> bool:
@@ -44,8 +37,9 @@ def _well(run: Child) -> bool:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_its_blocks_run_in_their_order(gateway: str, document: str) -> None:
-    ours = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "160"}
+def test_its_blocks_run_in_their_order(pipeline: Pipeline, gateway: str, document: str) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ours = {"PATH": path, "COLUMNS": "160", "MILLRACE_HOME": str(pipeline.home)}
     done = subprocess.run(
         ["bash", "-c", script(document).replace(WRITTEN, gateway)],
         cwd=ROOT,

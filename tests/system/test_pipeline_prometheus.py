@@ -22,20 +22,11 @@ from deploy.prometheus.catalogue import Metric, catalogue
 from deploy.prometheus.document import ALERTS, alerts
 from millrace.settings import KafkaSettings
 from millrace.topics import INTERACTIONS
-from tests.conftest import Child, starting
 from tests.processes import in_time
 from tests.stream_support import send
+from tests.system.conftest import Pipeline
 from tests.system.debian import programs
 
-FREE_PORTS = {
-    "MILLRACE_STACK_KAFKA_PORT": "0",
-    "MILLRACE_STACK_REDIS_PORT": "0",
-    "MILLRACE_STACK_MLFLOW_PORT": "0",
-    "MILLRACE_RECOMMENDER_PORT": "0",
-    "MILLRACE_GATEWAY_PORT": "0",
-    # Outcomes within seconds.
-    "MILLRACE_JOINER_ATTRIBUTION_WINDOW_MS": "3000",
-}
 START_TIMEOUT_S = 240
 METRICS = catalogue()
 KNOWN = frozenset(series for metric in METRICS.values() for series in metric.series)
@@ -83,39 +74,37 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def running(
-    tools: Mapping[str, Path], millrace_home: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Prometheus, Child]]:
-    """The pipeline with shoppers, and a Prometheus with our configuration, but quicker."""
+def prometheus(
+    tools: Mapping[str, Path], pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    """One with our configuration, but quicker."""
     folder = tmp_path_factory.mktemp("prometheus")
     config = yaml.safe_load(ALERTS.with_name("prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(ALERTS)]
     (finding,) = config["scrape_configs"][0]["file_sd_configs"]
-    finding["files"] = [str(millrace_home / "run" / "targets" / "*.json")]
+    finding["files"] = [str(pipeline.home / "run" / "targets" / "*.json")]
     finding["refresh_interval"] = "1s"
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     address = f"127.0.0.1:{free_port()}"
-    with starting(folder) as start:
-        run = start("millrace", "run", "--rate", "20", env=FREE_PORTS)
-        with (folder / "prometheus.log").open("wb") as log:
-            server = subprocess.Popen(
-                [
-                    tools["prometheus"],
-                    f"--config.file={folder / 'prometheus.yml'}",
-                    f"--storage.tsdb.path={folder / 'data'}",
-                    f"--web.listen-address={address}",
-                ],
-                cwd=folder,
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            in_time(lambda: is_ready(address))
-            yield Prometheus(address), run
-        finally:
-            server.terminate()
-            server.wait(30)
+    with (folder / "prometheus.log").open("wb") as log:
+        server = subprocess.Popen(
+            [
+                tools["prometheus"],
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address={address}",
+            ],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        in_time(lambda: is_ready(address))
+        yield Prometheus(address)
+    finally:
+        server.terminate()
+        server.wait(30)
 
 
 def test_promtool_accepts_rules_configuration_and_what_rules_do(tools: Mapping[str, Path]) -> None:
@@ -148,9 +137,9 @@ def test_names_pass_the_lint_of_prometheus(tools: Mapping[str, Path]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def post_event(millrace_home: Path) -> None:
+def post_event(home: Path) -> None:
     """An event over HTTP, acknowledged by the broker."""
-    (announced,) = (millrace_home / "run").glob("gateway-*.json")
+    (announced,) = (home / "run").glob("gateway-*.json")
     body = json.dumps({"user_id": "anna", "item_id": "sku-7"}).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"http://{json.loads(announced.read_text())['http']}/api/v1/event", body, headers)
@@ -162,20 +151,17 @@ def answers(prometheus: Prometheus, expression: str) -> bool:
     return any(one["value"][1] != "NaN" for one in prometheus.series(expression.replace("$__rate_interval", "10s")))
 
 
-def test_every_process_is_found_and_every_query_is_answered(
-    running: tuple[Prometheus, Child], millrace_home: Path
-) -> None:
-    prometheus, run = running
-    run.until(lambda: prometheus.up() == EVERY_PROCESS, timeout_s=START_TIMEOUT_S, interval_s=0.5)
+def test_every_process_is_found_and_every_query_is_answered(prometheus: Prometheus, pipeline: Pipeline) -> None:
+    pipeline.run.until(lambda: prometheus.up() == EVERY_PROCESS, timeout_s=START_TIMEOUT_S, interval_s=0.5)
     unanswered = {query.expression for page in ALL for query in page.queries}
 
     def all_answered() -> bool:
         # The shoppers come past the gateway.
-        post_event(millrace_home)
+        post_event(pipeline.home)
         unanswered.difference_update([expression for expression in unanswered if answers(prometheus, expression)])
         return not unanswered
 
-    run.until(all_answered, interval_s=0.5)
+    pipeline.run.until(all_answered, interval_s=0.5)
     scraped = {name for name in prometheus.ask("label/__name__/values") if name.startswith("millrace_")}
     assert scraped <= KNOWN | {name.removesuffix("_total") + "_created" for name in KNOWN} | CREATED
     # Only what a healthy run has no reason to count may be missing.
@@ -186,13 +172,12 @@ def test_every_process_is_found_and_every_query_is_answered(
     assert {rule["health"] for rule in rules.values()} == {"ok"}
 
 
-def test_a_dead_letter_becomes_an_alert(running: tuple[Prometheus, Child], millrace_home: Path) -> None:
-    prometheus, run = running
-    brokers = dotenv_values(millrace_home / "stack.env")["KAFKA_BOOTSTRAP_SERVERS"]
+def test_a_dead_letter_becomes_an_alert(prometheus: Prometheus, pipeline: Pipeline) -> None:
+    brokers = dotenv_values(pipeline.home / "stack.env")["KAFKA_BOOTSTRAP_SERVERS"]
     send(KafkaSettings(bootstrap_servers=brokers), INTERACTIONS, [("u", b"\xff", [])])
     firing = 'ALERTS{alertname="MillraceDeadLetters", alertstate="firing"}'
 
     def told() -> bool:
         return {one["metric"]["worker"] for one in prometheus.series(firing)} >= {"feature_updater", "outcome_joiner"}
 
-    run.until(told, interval_s=0.5)
+    pipeline.run.until(told, interval_s=0.5)
