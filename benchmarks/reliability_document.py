@@ -82,7 +82,8 @@ that this one does not know. `make test` does a tenth of it. How nothing is lost
 [5](decisions/0005-transactions-and-lines-of-learning.md).
 
 *Recovered* is the time from the fault to the next work done, median and longest, with a process that stands ready to
-start: a broker that gives up on the dead after 1 s in tests, after 6 s in the embedded stack and docker-compose.
+start: a broker that gives up on the dead after 1 s here (3 s where learners take over), after 6 s in the embedded stack
+and docker-compose.
 """
 
 
