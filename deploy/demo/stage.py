@@ -37,7 +37,8 @@ def environment(seconds: float) -> Mapping[str, str]:
     return {
         "RETRAIN_DEBOUNCE_MS": "5000",
         "RETRAIN_COLLECT_MS": str(round(seconds * SECOND_MS * 0.05)),
-        "RETRAIN_COOL_DOWN_MS": "0",
+        # So long the end of a retraining is to be seen before the next one begins.
+        "RETRAIN_COOL_DOWN_MS": str(round(seconds * SECOND_MS * 0.05)),
         "RETRAIN_CHALLENGED_SHARE": "0.5",
         "RETRAIN_INTERVAL_HOURS": "0",
         "DRIFT_CHECK_INTERVAL_MS": "10000",
