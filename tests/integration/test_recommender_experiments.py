@@ -30,7 +30,7 @@ from millrace.registry.checkpoints import CheckpointCache
 from millrace.registry.ledger import fold
 from millrace.settings import KafkaSettings
 from millrace.topics import EXPERIMENTS, IMPRESSIONS, MODEL_EVENTS
-from millrace.v1.experiment_pb2 import AllocationPolicy, Experiment, ExperimentDefinition, Period
+from millrace.v1.experiment_pb2 import AllocationPolicy, Experiment, ExperimentDefinition, ExperimentState, Period
 from millrace.v1.impression_pb2 import Fallback, Impression
 from millrace.v1.model_pb2 import ModelEvent, ModelEventType
 from millrace.v1.recommendation_service_pb2 import RecommendResponse
@@ -96,6 +96,19 @@ class Records:
         publish(self._kafka, EXPERIMENTS, [(name, self._records[name])])
         return self._records[name]
 
+    def stop_all(self) -> None:
+        """Stop what a test has left running; the tests share the topic."""
+        for name, record in list(self._records.items()):
+            if record.state == ExperimentState.EXPERIMENT_STATE_RUNNING:
+                self.stopped(name)
+
+
+@pytest.fixture
+def records(topics_applied: KafkaSettings) -> Iterator[Records]:
+    records = Records(topics_applied)
+    yield records
+    records.stop_all()
+
 
 def promote(kafka: KafkaSettings, version: str) -> None:
     event = ModelEvent(event_id=str(uuid.uuid4()), model_name="ranker", model_version=version)
@@ -103,23 +116,24 @@ def promote(kafka: KafkaSettings, version: str) -> None:
     publish(kafka, MODEL_EVENTS, [("ranker", event)])
 
 
-def ask_all(service: Service) -> dict[str, RecommendResponse]:
-    return {user: service.ask(user) for user in USERS}
+def ask_all(service: Service, **fields: int) -> dict[str, RecommendResponse]:
+    return {user: service.ask(user, **fields) for user in USERS}
 
 
 def test_arms_come_and_go_and_are_logged_exactly(
-    topics_applied: KafkaSettings, shop: dict[str, str], millrace_home: Path, tmp_path: Path
+    topics_applied: KafkaSettings, records: Records, shop: dict[str, str], millrace_home: Path, tmp_path: Path
 ) -> None:
-    records = Records(topics_applied)
     given = definition("arms", versions=("", "2", ""), traffic=0.7)
     given.arms[2].settings["ranking"] = "popular"
     with running(millrace_home, tmp_path / "log", shop) as service:
-        before = ask_all(service)
+        # As of one moment: how long ago a user saw an item is a feature, and moves the order within seconds.
+        at_ms = now_ms()
+        before = ask_all(service, as_of_ms=at_ms)
         assert {one.arm for one in before.values()} == {""}
         record = records.started(given)
         # On the topic. How soon it is seen is measured: `millrace bench promotion`.
         wait_for(lambda: any(service.ask(user).arm for user in USERS[:10]), "an arm")
-        first, second = ask_all(service), ask_all(service)
+        first, second = ask_all(service, as_of_ms=at_ms), ask_all(service)
         for user in USERS:
             assert first[user].arm == second[user].arm
             if first[user].arm:
@@ -155,9 +169,8 @@ def test_arms_come_and_go_and_are_logged_exactly(
 
 
 def test_shares_move_and_every_answer_says_of_which_period_it_is(
-    topics_applied: KafkaSettings, shop: dict[str, str], millrace_home: Path, tmp_path: Path
+    topics_applied: KafkaSettings, records: Records, shop: dict[str, str], millrace_home: Path, tmp_path: Path
 ) -> None:
-    records = Records(topics_applied)
     given = definition("moving", versions=("", ""))
     given.arms[1].settings["ranking"] = "popular"
     given.policy, given.period_ms, given.floor = AllocationPolicy.ALLOCATION_POLICY_THOMPSON, 60_000, 0.1
@@ -182,9 +195,13 @@ def test_shares_move_and_every_answer_says_of_which_period_it_is(
 
 
 def test_what_users_did_before_the_start_is_logged_and_what_they_do_since_is_not(
-    topics_applied: KafkaSettings, shop: dict[str, str], redis_url: str, millrace_home: Path, tmp_path: Path
+    topics_applied: KafkaSettings,
+    records: Records,
+    shop: dict[str, str],
+    redis_url: str,
+    millrace_home: Path,
+    tmp_path: Path,
 ) -> None:
-    records = Records(topics_applied)
     asked: set[str] = set()
     with running(millrace_home, tmp_path / "log", shop) as service:
         for name, asks in (("quiet", False), ("curious", True)):
@@ -221,9 +238,8 @@ def logged(kafka: KafkaSettings) -> list[Impression]:
 
 
 def test_an_arm_that_cannot_be_served_falls_back_and_is_counted(
-    topics_applied: KafkaSettings, shop: dict[str, str], millrace_home: Path, tmp_path: Path
+    topics_applied: KafkaSettings, records: Records, shop: dict[str, str], millrace_home: Path, tmp_path: Path
 ) -> None:
-    records = Records(topics_applied)
     with running(millrace_home, tmp_path / "log", shop) as service:
         records.started(definition("missing", versions=("", "3")))
         wait_for(lambda: service.readiness()[1]["experiments"] == ["missing"], "the experiment")
@@ -245,9 +261,8 @@ def test_an_arm_that_cannot_be_served_falls_back_and_is_counted(
 
 
 def test_an_arm_stands_still_at_a_checkpoint_also_after_a_restart(
-    topics_applied: KafkaSettings, shop: dict[str, str], millrace_home: Path, tmp_path: Path
+    topics_applied: KafkaSettings, records: Records, shop: dict[str, str], millrace_home: Path, tmp_path: Path
 ) -> None:
-    records = Records(topics_applied)
     first = first_ranker()
     state = replace(fresh(replace(first, weights=-first.weights), "1", "promoted-1", 4), sequence=7)
     _, digest = CheckpointCache("ranker").put(state)
