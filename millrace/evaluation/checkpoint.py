@@ -27,9 +27,20 @@ FORMAT = 2
 DECIDING = ("evaluation", "features", "learning", "outcomes", "ranking")
 """Packages that figures follow from, as they do from the defaults of ``DECIDING_SETTINGS``,"""
 BESIDE = frozenset(
-    ("calibration", "late", "learner_ablation", "learners", "month", "plots", "search", "search_space", "trials")
+    (
+        *("evaluation/calibration", "evaluation/checkpoint", "evaluation/late", "evaluation/learner_ablation"),
+        *(
+            "evaluation/learners",
+            "evaluation/month",
+            "evaluation/plots",
+            "evaluation/search",
+            "evaluation/search_space",
+        ),
+        *("evaluation/trials", "features/as_json", "features/calls", "features/limits", "features/metrics"),
+        *("features/publisher", "features/store", "features/topic_guard"),
+    )
 )
-"""and the evaluator's modules that they do not: whoever touches a plot need not measure anew."""
+"""and their modules that they do not: whoever touches a plot, or how Redis is reached, need not measure anew."""
 DECIDING_SETTINGS = ("features", "recommender", "joiner")
 """Groups of settings that they follow from."""
 EVERY_S = 30.0
@@ -45,7 +56,7 @@ def code_digest() -> str:
         defaults = {name: known.default for name, known in Settings.groups[group].model_fields.items()}
         digest.update(repr(defaults).encode())
     for path in sorted(found):
-        if path.parent.name != "evaluation" or path.stem not in BESIDE:
+        if f"{path.parent.name}/{path.stem}" not in BESIDE:
             digest.update(path.read_bytes())
     return digest.hexdigest()
 
