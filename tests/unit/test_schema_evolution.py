@@ -13,7 +13,10 @@ from deploy.embedded.watch import shown
 from millrace.cli import _experiments_view
 from millrace.errors import InvalidField
 from millrace.events.rules import check_command, check_interaction
+from millrace.features.as_json import user_as_dict
+from millrace.features.decay import DecayedSum
 from millrace.features.item_state import decode_item
+from millrace.features.user_state import Engagement, KnownPosition, UserState
 from millrace.learning.examples import read_examples
 from millrace.learning.updates import Lines
 from millrace.outcomes.joiner import JoinerLimits, PartitionJoiner
@@ -175,3 +178,17 @@ def test_people_are_told_the_number_of_what_came_later() -> None:
     assert describe(signal).startswith(f"{NEW_VALUE}: ")
     answer = shown(Impression.FromString(written_by(new, every_field(Impression), known=False)))
     assert answer.fallback == answer.items[0].sources[0] == str(NEW_VALUE)
+
+
+def test_a_user_whose_state_a_newer_updater_wrote_is_shown() -> None:
+    state = UserState(
+        counts={NEW_VALUE: 1},
+        decayed={NEW_VALUE: DecayedSum(1.0, T0)},
+        first_seen_ms=T0,
+        last_seen_ms=T0,
+        purchase_value=0.0,
+        recent=(Engagement("i", NEW_VALUE, T0, 0, 0, 0),),
+        disliked=frozenset(),
+        known=KnownPosition(0, 0),
+    )
+    assert user_as_dict("u", state, T0, HOUR_MS)["counts"] == {str(NEW_VALUE): 1}
