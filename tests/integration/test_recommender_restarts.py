@@ -45,8 +45,8 @@ def test_replicas_restart_one_after_another_and_no_call_fails(
         ports.append(free_port(taken=frozenset(ports)))
     target = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
 
-    def serves(service: Service) -> bool:
-        return service.ready() and bool(service.readiness()[1]["model_version"])
+    def wait_until_serving(service: Service) -> None:
+        wait_for(lambda: service.ready() and service.readiness()[1]["model_version"], "readiness")
 
     with ExitStack() as replicas:
 
@@ -57,14 +57,13 @@ def test_replicas_restart_one_after_another_and_no_call_fails(
 
         running = [start(port, f"before-{port}") for port in ports]
         for service in running:
-            wait_for(lambda service=service: serves(service), "readiness")
+            wait_until_serving(service)
         with asking(target, "user-1", CALLERS) as asked:
             wait_for(asked.more(200), "answers")
             for port, service in zip(ports, running, strict=True):
                 service.popen.terminate()
                 assert service.popen.wait(PATIENCE_S) == 0
-                successor = start(port, f"after-{port}")
-                wait_for(lambda successor=successor: serves(successor), "the successor's readiness")
+                wait_until_serving(start(port, f"after-{port}"))
                 wait_for(asked.more(200), "answers")
     assert not asked.failures
     assert {(answer.status, len(answer.items)) for answer in asked.answers} == {("ok", 10)}
