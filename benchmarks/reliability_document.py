@@ -86,6 +86,26 @@ start: a broker that gives up on the dead after 1 s here (3 s where learners tak
 and docker-compose.
 """
 
+_AWAY = """
+## When something is away
+
+Each of these is caused by a test, with callers who ask all the time; all of it ends by itself.
+
+| away | what the recommender does | bound | test |
+|---|---|---|---|
+| Redis | answers with trending items, marked `degraded` | `MILLRACE_RECOMMENDER_FEATURES_TIMEOUT_MS` later | `tests/integration/test_recommender_failures.py` |
+| Redis is slow, and answers | as above; a command waits no longer, though others before it are answered; more than may be under way is refused at once (`RESOURCE_EXHAUSTED`) | the same; `MILLRACE_RECOMMENDER_CONCURRENT_MAX` | `tests/integration/test_recommender_slow_redis.py` |
+| Kafka | answers from what it knows; impressions wait, more are dropped and counted (`/readyz`, `millrace_recommender_impressions_dropped_total`); what waited is on the topic once afterwards | `MILLRACE_RECOMMENDER_IMPRESSIONS_PENDING_MAX` impressions, each for 5 minutes (librdkafka's `message.timeout.ms`) | `tests/integration/test_recommender_impressions.py` |
+| MLflow | ranks with the version that it has on disk | | `tests/integration/test_recommender_experiments.py` |
+| time: a request's deadline has passed | works on it no further, answers `DEADLINE_EXCEEDED`, counts it | `MILLRACE_RECOMMENDER_DEADLINE_MS`, or the caller's | `tests/unit/test_recommender_deadlines.py` |
+| the recommender: SIGTERM, one replica after another | is not asked any more, then drains: no call fails | | `tests/integration/test_recommender_restarts.py` |
+
+A recommender that is killed with -9 takes along the impressions that the broker has not acknowledged: those of the last
+`MILLRACE_RECOMMENDER_LINGER_MS` (5 ms) and of one delivery, which takes milliseconds. While Kafka is away they are all
+that wait, and never more than `MILLRACE_RECOMMENDER_IMPRESSIONS_PENDING_MAX` and the answers that were on their way
+(`MILLRACE_RECOMMENDER_CONCURRENT_MAX`). None is doubled. Such an answer's clicks count as clicks without an answer.
+"""  # noqa: E501
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -158,6 +178,7 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
     ]
     if short:
         yield f"The goal of one run, not reached yet: {' and '.join(short)}."
+    yield _AWAY.rstrip()
 
 
 def _none(count: int) -> str:

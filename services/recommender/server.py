@@ -190,6 +190,11 @@ class RecommenderServer:
                 "learner_epoch": current.epoch if current else 0,
                 "learner_sequence": current.sequence if current else 0,
                 "experiments": [one.experiment_id for one in self._experiments.running],
+                "impressions": {
+                    "pending": self._impressions.pending,
+                    "pending_max": self._impressions.pending_max,
+                    "dropped": self._impressions.dropped,
+                },
             },
         )
 
