@@ -89,7 +89,7 @@ and docker-compose.
 _AWAY = """
 ## When something is away
 
-Each of these is caused by a test, with callers who ask all the time; all of it ends by itself.
+Each of these is caused by a test, and the recommender recovers from it by itself.
 
 | away | what the recommender does | bound | test |
 |---|---|---|---|
@@ -103,7 +103,7 @@ Each of these is caused by a test, with callers who ask all the time; all of it 
 A recommender that is killed with -9 takes along the impressions that the broker has not acknowledged: those of the last
 `MILLRACE_RECOMMENDER_LINGER_MS` (5 ms) and of one delivery, which takes milliseconds. While Kafka is away they are all
 that wait, and never more than `MILLRACE_RECOMMENDER_IMPRESSIONS_PENDING_MAX` and the answers that were on their way
-(`MILLRACE_RECOMMENDER_CONCURRENT_MAX`). None is doubled. Such an answer's clicks count as clicks without an answer.
+(`MILLRACE_RECOMMENDER_CONCURRENT_MAX`). None is doubled.
 """  # noqa: E501
 
 
