@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
 from millrace.settings import DAY_MS, KafkaSettings
+from millrace.stream import logs
+from millrace.stream.clients import consumer_config
 from millrace.stream.codec import encode
 from millrace.stream.reader import TopicReader
 from millrace.topics import IMPRESSIONS, INTERACTIONS, OUTCOMES
 from millrace.v1.impression_pb2 import Impression
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.outcome_pb2 import Outcome
-from tests.chaos.answers import AnswerLedger
+from tests.chaos.answers import AnswerLedger, values
 from tests.chaos.forking import Forked, Forking
 from tests.chaos.losing_redis import LosingRedis
 from tests.chaos.members import WORKER
@@ -24,12 +30,13 @@ from tests.contracts import by_any_release
 from tests.feature_ledger import Ledger
 from tests.feature_support import clicks
 from tests.processes import PATIENCE_S, in_time
-from tests.stream_support import committed
 
 # Everything that readers do is within the window; then all windows are closed, and who is answered next is later.
 WINDOW_MS = 10 * DAY_MS
 ANSWERS_AT_ONCE = 2 * min(5, times())
 FIRST_CLICKED = 0.3
+# Characters of a log.
+SHOWN = 8_000
 
 
 class Group:
@@ -62,7 +69,14 @@ class Group:
 
     def assert_alive(self) -> None:
         """All of them are the processes that they were."""
-        assert all(member.alive for member in self.members), [member.output()[-3_000:] for member in self.members]
+        assert all(member.alive for member in self.members), [member.output()[-SHOWN:] for member in self.members]
+
+    def stands(self) -> str:
+        """Where each process stands and the end of what it printed, for a person to look at."""
+        for member in self.members:
+            os.kill(member.pid, signal.SIGUSR1)
+        time.sleep(1)
+        return "\n\n".join(member.output()[-SHOWN:] for member in self.members)
 
     def terminate(self) -> None:
         """SIGTERM to all."""
@@ -71,15 +85,23 @@ class Group:
 
 
 class AnsweredShop(Shop):
-    """Shoppers of :class:`tests.chaos.shop.Shop`, and readers who are answered and act on it."""
+    """Shoppers of :class:`tests.chaos.shop.Shop`, and readers who are answered and act on it.
 
-    def __init__(self, kafka: KafkaSettings, redis: LosingRedis, seed: int) -> None:
+    Parameters
+    ----------
+    transaction_ms
+        What a joiner that dies has begun holds the readers of outcomes up for so long.
+    """
+
+    def __init__(self, kafka: KafkaSettings, redis: LosingRedis, seed: int, transaction_ms: int = 3_000) -> None:
         super().__init__(kafka, redis, seed)
+        self._transaction_ms = transaction_ms
         self.answers = AnswerLedger(seed)
         self._lots, self._probes, self._order = count(), count(), random.Random(seed)
         self._impressions, self._since_ms = 0, T0
         self._reader = TopicReader(kafka, [OUTCOMES])
-        self._outcomes: list[Outcome] = []
+        self._joiner = Consumer(consumer_config(kafka, "outcome_joiner"), logger=logs.kafka_logger())
+        self._decided, self._outcomes = 0, list[Outcome]()
 
     @property
     def env(self) -> Mapping[str, str]:
@@ -88,7 +110,7 @@ class AnsweredShop(Shop):
             **super().env,
             "MILLRACE_JOINER_ATTRIBUTION_WINDOW_MS": str(WINDOW_MS),
             "MILLRACE_JOINER_GRACE_MS": str(WINDOW_MS),
-            "MILLRACE_JOINER_TRANSACTION_TIMEOUT_MS": "3000",
+            "MILLRACE_JOINER_TRANSACTION_TIMEOUT_MS": str(self._transaction_ms),
             "MILLRACE_JOINER_ORGANIC_RATE": "0",
         }
 
@@ -110,14 +132,22 @@ class AnsweredShop(Shop):
             return all(clicks(self.store, f"probe-{number}-{place}") for place in range(self.kafka.partitions))
 
         def joined() -> bool:
-            at = committed(self.kafka, "outcome_joiner", INTERACTIONS)
-            return all(at.get(place, 0) > offset for place, offset in probes)
+            asked = [TopicPartition(INTERACTIONS.name, place) for place in range(self.kafka.partitions)]
+            try:
+                at = {found.partition: found.offset for found in self._joiner.committed(asked, timeout=1)}
+            except KafkaException:
+                # Who coordinates the group is not there, or not yet.
+                return False
+            return all(at[place] > offset for place, offset in probes)
 
         for moved in (counted, joined):
-            in_time(moved, interval_s=0.02)
+            while not moved():
+                late = time.monotonic() > began + PATIENCE_S
+                assert not late, "nothing moves:\n" + "\n\n".join(group.stands() for group in groups)
+                time.sleep(0.02)
         return time.monotonic() - began
 
-    def close(self, updaters: Group, joiners: Group) -> Ledger:
+    def end(self, updaters: Group, joiners: Group) -> Ledger:
         """Let all windows close, wait until both workers have taken everything, and end them."""
         number = next(self._probes)
         self._since_ms += 2 * WINDOW_MS
@@ -127,18 +157,23 @@ class AnsweredShop(Shop):
 
         def decided() -> bool:
             joiners.assert_alive()
-            records = self._reader.poll(timeout_s=0.05)
-            self._outcomes += [record.message for record in records if isinstance(record.message, Outcome)]
-            return sum(len(outcome.slots) for outcome in self._outcomes) >= expected
+            for record in self._reader.poll(timeout_s=0.05):
+                if isinstance(record.message, Outcome):
+                    self._decided += len(record.message.slots)
+            return self._decided >= expected
 
         in_time(decided, interval_s=0)
         joiners.terminate()
-        # What was decided once too often comes before what ends them.
-        while records := self._reader.poll(timeout_s=0.5):
-            self._outcomes += [record.message for record in records if isinstance(record.message, Outcome)]
+        self._outcomes = [one for one in values(self.kafka, OUTCOMES.name, Outcome) if isinstance(one, Outcome)]
         ledger = self.settle(updaters.members.pop())
         updaters.terminate()
         return ledger
+
+    def close(self) -> None:
+        """Let go of Redis and Kafka."""
+        self.store.close()
+        self._reader.close()
+        self._joiner.close()
 
     def found(self, ledger: Ledger) -> Found:
         """Clicks of users and items, and slots, against the ledgers; events since it was asked last."""

@@ -19,7 +19,7 @@ from millrace.stream.admin import apply_topics
 
 # Three stand side by side.
 HEAP_MB, SMALL_HEAP_MB = 384, 192
-BROKER_SESSION_MS = 3_000
+BROKER_SESSION_MS = 5_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
+import signal
 import sys
 import time
 from functools import partial
@@ -56,7 +58,8 @@ def encoded_later(message: Message) -> tuple[bytes, list[tuple[str, bytes]]]:
 
 
 def member() -> int:
-    """Be a process of the worker that the environment names."""
+    """Be a process of the worker that the environment names; SIGUSR1 has it print where each thread stands."""
+    faulthandler.register(signal.SIGUSR1)
     if seed := os.environ.get(CLOCK_SEED):
         # Python's clock, as everything of ours reads it, and the runtime's, which is given to it. librdkafka's remains;
         # the broker sets the times of records in any case.

@@ -37,7 +37,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, kafka_jars: tuple[Path, ...]
     with Brokers(tmp_path_factory.mktemp("kafka"), kafka_jars, partitions=MOST) as brokers:
         stack = Stack(brokers, redis)
         yield stack
-        stack.shop.store.close()
+        stack.shop.close()
     redis.close()
 
 
@@ -62,7 +62,7 @@ def under_load(stack: Stack, fault: str, groups: Sequence[Group]) -> Iterator[Re
     with stack.shop.acting():
         stack.shop.moves(*groups)
         yield result
-    ledger = stack.shop.close(*groups)
+    ledger = stack.shop.end(*groups)
     report(fault, result.faults, stack.shop.found(ledger), result.recovered)
     stack.shop.assert_equals(ledger)
 
