@@ -1,11 +1,14 @@
 """``python -m tests.screenshots [HOST:PORT]``: pictures of the console into docs/console.
 
-Of the gateway at an address, else of a pipeline of its own with simulated shoppers, which runs for two minutes first.
+Of the gateway at an address, else of a pipeline of its own with simulated shoppers. It runs for two minutes, has a
+version trained and promoted, gets a record that nobody can read, and then its shoppers want something else.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,7 +18,9 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import click
+from confluent_kafka import Producer
 
+from millrace.topics import INTERACTIONS
 from tests.browser import DESKTOP, PHONE, ROOT, Browser, browser
 from tests.conftest import starting
 from tests.recommending import wait_for
@@ -24,7 +29,10 @@ FOLDER = ROOT / "docs" / "console"
 # So that charts have something to show: the first version serves after half a minute.
 WARM_UP_S, LOOKED_AT_S = 120.0, 45.0
 START_TIMEOUT_S = 240.0
+# Tastes that changed are found within minutes; a version is trained within one.
+TRAIN_TIMEOUT_S, DRIFT_TIMEOUT_S = 180.0, 420.0
 FREE_PORTS = {f"MILLRACE_{name}_PORT": "0" for name in ("STACK_KAFKA", "STACK_REDIS", "STACK_MLFLOW", "RECOMMENDER")}
+QUICK = {"DRIFT_CHECK_INTERVAL_MS": "10000", "RETRAIN_INTERVAL_HOURS": "0", "RETRAIN_COLLECT_MS": "10000"}
 MODES = {"light": (DESKTOP, False), "dark": (DESKTOP, True), "phone": (PHONE, False)}
 
 
@@ -44,15 +52,37 @@ def main(address: str | None) -> None:
 def running() -> Iterator[str]:
     """The address of a pipeline's gateway, once there is something to see."""
     with tempfile.TemporaryDirectory() as home, starting(Path(home)) as start:
-        env = {"MILLRACE_HOME": home, "MILLRACE_GATEWAY_PORT": "0", **FREE_PORTS}
+        env = {"MILLRACE_HOME": home, "MILLRACE_GATEWAY_PORT": "0", **FREE_PORTS, **QUICK}
         child = start("millrace", "run", "--rate", "20", "--headless", env=env)
         announced = Path(home) / "run"
         wait_for(lambda: list(announced.glob("gateway-*.json")), "the gateway", START_TIMEOUT_S)
         [file] = announced.glob("gateway-*.json")
         address = json.loads(file.read_text())["http"]
+        wait_for(lambda: _answers(address), "an answer of the model", START_TIMEOUT_S)
         time.sleep(WARM_UP_S)
+        nobody_can_read(Path(home))
+        asked = start(
+            "millrace", "retrain", "--reason", "pictures", "--wait", "--timeout", str(TRAIN_TIMEOUT_S), env=env
+        )
+        asked.wait(TRAIN_TIMEOUT_S + 60)
+        click.echo(asked.output())
+        promoted = start("millrace", "models", "promote", "2", "--reason", "pictures", env=env)
+        promoted.wait(60)
+        click.echo(promoted.output())
+        time.sleep(LOOKED_AT_S)
+        [shoppers] = announced.glob("simulate-*.json")
+        os.kill(int(shoppers.stem.rpartition("-")[2]), signal.SIGUSR1)
         yield str(address)
         child.terminate(60)
+
+
+def nobody_can_read(home: Path) -> None:
+    """Send a record that is no interaction: a dead letter."""
+    lines = (home / "stack.env").read_text().splitlines()
+    servers = dict(line.split("=", 1) for line in lines if "=" in line)["KAFKA_BOOTSTRAP_SERVERS"]
+    producer = Producer({"bootstrap.servers": servers})
+    producer.produce(INTERACTIONS.name, b"no protobuf", key=b"somebody")
+    producer.flush(30)
 
 
 def take(address: str) -> None:
@@ -73,17 +103,24 @@ def take(address: str) -> None:
             "learning": ("/console/learning", ".weights tr"),
             "experiments": ("/console/experiments/live-learning", ".band"),
             "models": ("/console/models", "table"),
+            "dead-letters": ("/console/dead-letters", ".letters tr"),
+            "drift": ("/console/drift", ".evidence tr"),
         }
         for name, (path, there) in pages.items():
             for mode in MODES:
                 shape(window, mode)
                 window.open(path)
-                window.one(there)
+                await_one(window, there, name)
                 # Rows that have just come shine for a second, charts need a few readings.
                 time.sleep(8.0 if name == "learning" else 2.0)
                 save(window, name, mode)
         for problem in window.problems():
             click.echo(problem, err=True)
+
+
+def await_one(window: Browser, selector: str, name: str) -> None:
+    """Wait for it as long as drift takes to be found."""
+    wait_for(lambda: window.count(selector), name, DRIFT_TIMEOUT_S)
 
 
 def shape(window: Browser, mode: str) -> None:

@@ -18,9 +18,9 @@ _NOT_YET = 'Not measured yet: `make statistics ARGS="--only {part}"`.\n'
 _FLIP = f"""\
 ## Tastes flip
 
-A made-up shop in simulated time (`benchmarks/drift_loop`): shoppers of `millrace simulate`, {_SHOP.shoppers} of them
-and {_SHOP.plan.sessions_per_day:g} visits a day. What decides is production's: features, candidates, ranking, joiner,
-learner, the detector, the orchestrator's rule, training job and gates, tracker. A version trained on days
+A made-up shop in simulated time (`benchmarks/drift_loop`): shoppers of `millrace simulate`, {_SHOP.shoppers:,} of
+them and {_SHOP.plan.sessions_per_day:,.0f} visits a day. What decides is production's: features, candidates, ranking,
+joiner, learner, the detector, the orchestrator's rule, training job and gates, tracker. A version trained on days
 {COURSE.known_on} to {COURSE.watched_on} serves from day {COURSE.watched_on}; as day {COURSE.flip_on} begins
 everyone's tastes and habits change (`millrace simulate --shift-at`). Up to there a world is one shop that learns
 online; there it becomes four, with the same shoppers. *Outcomes* are slots that were seen.

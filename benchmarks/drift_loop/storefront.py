@@ -33,7 +33,7 @@ from millrace.v1.drift_pb2 import DriftChannel
 from millrace.v1.model_pb2 import ModelEventType as Kind
 from millrace.v1.outcome_pb2 import Label
 
-SHOP = WorldKind(DaysPlan(9, 800.0), warm_up_days=0, shoppers=800, items=300, lifetime_s=180 * DAY_S, habits=Habits())
+SHOP = WorldKind(DaysPlan(9, 3000.0), warm_up_days=0, shoppers=3000, items=300, lifetime_s=180 * DAY_S, habits=Habits())
 STEPS: Mapping[str, Kind.ValueType] = {
     "retraining begins": STARTED,
     "version trained": REGISTERED,
@@ -59,9 +59,9 @@ class Course:
         When tastes change, and when it is over.
     """
 
-    known_on: int = 2
-    watched_on: int = 5
-    flip_on: int = 6
+    known_on: int = 1
+    watched_on: int = 3
+    flip_on: int = 4
     days: int = 9
     kind: WorldKind = SHOP
 

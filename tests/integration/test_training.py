@@ -26,6 +26,7 @@ from millrace.registry.cache import ModelCache
 from millrace.registry.controller import Controller
 from millrace.registry.gates import GATES_TAG
 from millrace.registry.journal import Journal
+from millrace.registry.registry import SINCE_TAG
 from millrace.registry.training_runs import NOTE_TAG, PROBLEM_TAG
 from millrace.registry.versions import first_state
 from millrace.registry.view import RegisteredVersion
@@ -55,6 +56,7 @@ from workers.retrain_orchestrator.training import Asked, train
 
 COUNT = 1_500
 SLOTS = 5
+DAYS = 3
 # Refusals are to be told apart from a server whose neighbours keep it waiting.
 MLFLOW_TIMEOUT_MS = 60_000
 FAILED = ("few", "forgotten", "kept too long", "foreign", "nan", "large")
@@ -65,7 +67,7 @@ SMALL = {"outcomes_min": 500, "examples_min": 5_000, "segment_examples_min": 200
 def spread(made: Sequence[Outcome]) -> Sequence[Outcome]:
     """The outcomes over three days of two segments; one slot in five was not seen."""
     for number, outcome in enumerate(made):
-        outcome.impression.served_at_ms = 1_700_000_000_000 + number * 3 * DAY_MS // len(made)
+        outcome.impression.served_at_ms = 1_700_000_000_000 + number * DAYS * DAY_MS // len(made)
         outcome.impression.segment = ("new", "casual")[number % 2]
         outcome.slots[number % SLOTS].label = Label.LABEL_UNSEEN
     return made
@@ -80,7 +82,10 @@ class World:
 
     def __init__(self, kafka: KafkaSettings, mlflow: MlflowSettings, redis: RedisSettings) -> None:
         self.kafka, self.mlflow, self.redis = kafka, mlflow, redis
-        send(kafka, OUTCOMES, records(spread(list(outcomes(COUNT, seed=5)))))
+        made = spread(list(outcomes(COUNT, seed=5)))
+        # Day by day: what is sent at once is appended at once, in no order among partitions.
+        for start in range(0, COUNT, COUNT // DAYS):
+            send(kafka, OUTCOMES, records(made[start : start + COUNT // DAYS]))
         self.window = find_window(kafka, OUTCOMES, 0)
 
     def model(self, name: str) -> tuple[Model, Controller]:
@@ -289,6 +294,35 @@ def as_configured(env: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> It
     settings.cache_clear()
     yield
     settings.cache_clear()
+
+
+def test_a_job_that_is_told_of_a_change_learns_and_is_judged_by_what_came_since(
+    world: World, as_configured: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MILLRACE_TRAINING_EXAMPLES_MIN", "1500")
+    settings.cache_clear()
+    model, _ = world.model("changed")
+    # The newest of the three days: a third of the slots, one in five of which nobody saw.
+    since_ms = 1_700_000_000_000 + 2 * DAY_MS
+    given = tmp_path / "window.json"
+    given.write_text(json.dumps(world.window.words()))
+
+    def made(job: str, *arguments: str) -> RegisteredVersion:
+        done = CliRunner().invoke(main, ["--model", model.name, "--job", job, *arguments], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return model.registry.view(model.name).versions[-1]
+
+    first = made("told", "--input", str(given), "--since", str(since_ms))
+    assert first.tags[SINCE_TAG] == str(since_ms)
+    since = COUNT // DAYS * (SLOTS - 1)
+    assert float(first.tags["millrace.gate.enough_data.examples"]) == pytest.approx(since, rel=0.02)
+    assert "examples since the change (at least 1,500)" in first.tags["millrace.gate.enough_data"]
+    assert float(first.tags["millrace.gate.better.slots"]) < since / 2
+
+    # Its own input says of the change too.
+    model.registry.client.download_artifacts(first.run_id, "input.json", str(tmp_path))
+    again = made("again", "--input", str(tmp_path / "input.json"))
+    assert (again.version, again.sha256, again.tags[SINCE_TAG]) == ("3", first.sha256, str(since_ms))
 
 
 def test_what_cannot_be_learned_from_is_refused_with_the_reason(
