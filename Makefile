@@ -74,7 +74,7 @@ test-system: $(READY) $(GENERATED) browser ## Tests that need ../shared or Debia
 	@$(BIN)/python -m pytest -m system $(ARGS)
 
 .PHONY: chaos
-chaos: $(READY) $(GENERATED) ## Kill everything with -9, ten times as often as `make test` does: docs/reliability.md (an hour)
+chaos: $(READY) $(GENERATED) ## Kill everything with -9, ten times as often as `make test` does: docs/reliability.md (an hour and a half)
 	@lines=$$(mktemp); CHAOS_TIMES=$${CHAOS_TIMES:-10} CHAOS_RESULTS=$$lines $(BIN)/python -m pytest -s --timeout 0 tests/chaos $(ARGS); \
 	status=$$?; $(BIN)/python -m benchmarks.reliability_document $$lines; rm -f $$lines; exit $$status
 

@@ -42,6 +42,10 @@ class Fault:
 UPDATER_DIES, JOINER_DIES, LEARNER_DIES = "the feature updater dies", "the outcome joiner dies", "the learner dies"
 TAKEOVER, ORCHESTRATOR_DIES = "the learner that stands by takes over", "the retrain orchestrator dies"
 REDIS_LOSES = "Redis dies and loses its last writes"
+GROUPS, BROKER_RESTARTS = "groups grow from one process to four and shrink", "the broker restarts"
+BROKER_DIES, CLOCK_JUMPS = "one of three brokers dies", "the clock jumps"
+UPGRADE = "processes are upgraded one at a time under load"
+_BOTH = "as for the feature updater and for the joiner"
 
 FAULTS: Mapping[str, Fault] = {
     UPDATER_DIES: Fault(
@@ -62,12 +66,31 @@ FAULTS: Mapping[str, Fault] = {
         "and 12 users act on 20 items all the time",
         "as for the feature updater",
     ),
-    "groups grow from one process to four and shrink": Fault(""),
-    "the broker restarts": Fault(""),
-    "one of three brokers dies": Fault(""),
+    GROUPS: Fault(
+        "feature updaters and joiners join one after another and leave by `kill -9` and by SIGTERM in turns",
+        _BOTH,
+    ),
+    BROKER_RESTARTS: Fault(
+        "the only broker ends by `kill -9` and by SIGTERM in turns and is started again; the workers live (recovered: "
+        "from when it serves)",
+        _BOTH,
+    ),
+    BROKER_DIES: Fault(
+        "`kill -9` of one of three brokers, which are controllers too, and started again (three replicas, two have to "
+        "acknowledge); the workers live",
+        _BOTH,
+    ),
     "a node of a Redis Cluster fails over": Fault(""),
-    "the clock jumps": Fault(""),
-    "processes are upgraded one at a time under load": Fault(""),
+    CLOCK_JUMPS: Fault(
+        "the wall clocks of a feature updater and a joiner go up to an hour fast and slow (those of Python; the broker "
+        "sets the times of records)",
+        _BOTH,
+    ),
+    UPGRADE: Fault(
+        "three feature updaters and three joiners are replaced by those of a later release, whose messages have fields "
+        "that this one does not know, and back again (the code is the same)",
+        _BOTH,
+    ),
 }
 
 _HEAD = """\
@@ -82,8 +105,8 @@ row is of. How nothing is lost: section by section in [decision 2](decisions/000
 [4](decisions/0004-group-protocol.md) and [5](decisions/0005-transactions-and-lines-of-learning.md).
 
 *Recovered* is the time from the fault to the next work done, median and longest, with a process that stands ready to
-start: a broker that gives up on the dead after 1 s here (3 s where learners take over), after 6 s in the embedded stack
-and docker-compose.
+start: a broker that gives up on dead workers after 1 s here (3 s where learners take over, and on dead brokers after 5 s),
+after 6 s in the embedded stack and docker-compose (9 s).
 """
 
 _AWAY = """

@@ -34,12 +34,17 @@ class Logged(NamedTuple):
 @dataclass
 class LedgerUser:
     accepted: list[Interaction] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    """Of what was accepted."""
+    engagements: list[Interaction] = field(default_factory=list)
+    """What was accepted and says that the user likes the item."""
     known: tuple[int, int] = (0, -1)
     erased: bool = False
 
-    @property
-    def engagements(self) -> list[Interaction]:
-        return [event for event in self.accepted if event.type not in (VIEW, DISLIKE)]
+    def forget(self) -> None:
+        for kept in (self.accepted, self.ids, self.engagements):
+            kept.clear()
+        self.erased = True
 
 
 @dataclass
@@ -83,9 +88,8 @@ class Ledger:
         event, user = logged.event, self.users[logged.event.user_id]
         user.known = logged.partition, logged.offset
         if event.type == FORGET:
-            user.accepted.clear()
-            user.erased = True
-        elif any(event.event_id == past.event_id for past in user.accepted[-self._settings.dedup_window :]):
+            user.forget()
+        elif event.event_id in user.ids[-self._settings.dedup_window :]:
             self.duplicates += 1
         else:
             if event.type not in (VIEW, DISLIKE):
@@ -93,7 +97,9 @@ class Ledger:
                     self.items[earlier].followers[event.item_id].append((1 / distance, event.occurred_at_ms))
                     if backward := self._settings.backward_weight / distance:
                         self.items[event.item_id].followers[earlier].append((backward, event.occurred_at_ms))
+                user.engagements.append(event)
             user.accepted.append(event)
+            user.ids.append(event.event_id)
             self.items[event.item_id].events.append(event)
 
     def _context(self, event: Interaction, before: Sequence[Interaction]) -> list[str]:

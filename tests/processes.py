@@ -35,13 +35,13 @@ def belonging_to(folder: Path) -> dict[int, str]:
     return found
 
 
-def in_time(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
+def in_time(condition: Callable[[], object], timeout_s: float = PATIENCE_S, interval_s: float = 0.1) -> None:
     """Wait for a condition that no event announces."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(f"not within {timeout_s} s")
-        time.sleep(0.1)
+        time.sleep(interval_s)
 
 
 def a_redis(folder: Path) -> Redis:

