@@ -183,6 +183,10 @@ class Cluster:
                     )
                 master.replicas = replicas
 
+    def standing(self) -> Mapping[str, int]:
+        """Each master, and how many replicas were in step with it when it was looked at last."""
+        return {master.link.address: master.replicas for master in self._live()}
+
     def ask_all(self, commands: Iterable[Command]) -> list[Any]:
         """The replies to commands whose second word is a key; those about one key run in this order."""
         return self.receive(self._post((key_of(command), command) for command in commands))
@@ -281,7 +285,7 @@ class Cluster:
     @staticmethod
     def _check_role(master: _Master, identity: _Identity) -> None:
         if identity.role != "master":
-            raise InfrastructureError("redis", f"{master.link.address} is a {identity.role} now, and was a master")
+            raise InfrastructureError("redis", f"{master.link.address} was named as a master, and is a {identity.role}")
 
     def _find_out(self) -> Topology:
         """What the next node says that answers."""

@@ -19,7 +19,7 @@ from collections import deque
 from typing import Any
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -52,7 +52,7 @@ class RedisPipe(asyncio.Protocol):
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         # Kept: its writer closes the transport when it is collected.
-        self._connection: AbstractConnection | None = None
+        self._connection: Any = None
         self._transport: asyncio.Transport | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._parser = hiredis.Reader()
@@ -169,10 +169,12 @@ class RedisPipe(asyncio.Protocol):
             self._watch = self._loop.call_later(self._timeout_s, self._check, self._waiting[0])
 
     def _give_up(self, problem: str) -> None:
-        transport, self._transport, self._connection = self._transport, None, None
+        connection, transport = self._connection, self._transport
+        self._connection = self._transport = None
         self._file = _NO_FILE
         if transport is not None:
             transport.abort()
+            connection._close()  # else redis-py warns that nobody did
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
