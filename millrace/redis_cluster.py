@@ -161,7 +161,7 @@ class Cluster:
             self._owners = topology.owners
             for master in self._masters:
                 master.link.connect()
-            for master, (identity, replicas) in zip(self._masters, self._look(), strict=True):
+            for master, (identity, replicas) in zip(self._masters, self._look(wait=False), strict=True):
                 master.identity, master.replicas = identity, replicas
                 self._check_role(master, identity)
 
@@ -176,7 +176,7 @@ class Cluster:
         """Check that the masters are the same, and that what they did is on their replicas."""
         with self._together():
             self._settle()
-            for master, (identity, replicas) in zip(self._masters, self._look(), strict=True):
+            for master, (identity, replicas) in zip(self._masters, self._look(wait=True), strict=True):
                 if identity != master.identity:
                     raise InfrastructureError(
                         "redis", f"{master.link.address}: another server answers ({identity}, was {master.identity})"
@@ -256,12 +256,12 @@ class Cluster:
         while self._lots:
             self.receive(self._lots.popleft())
 
-    def _look(self) -> list[tuple[_Identity, int]]:
-        """Who each master is, and how many replicas are in step; those that were have everything done so far."""
+    def _look(self, *, wait: bool) -> list[tuple[_Identity, int]]:
+        """Who each master is, and how many replicas are in step; ``wait``: until these have everything done so far."""
         looks = []
         for master in self._live():
-            wait = [self._wait_for(master.replicas)] if master.replicas else []
-            looks.append(master.link.post([("INFO", "server"), ("INFO", "replication"), *wait]))
+            waiting = [self._wait_for(master.replicas)] if wait and master.replicas else []
+            looks.append(master.link.post([("INFO", "server"), ("INFO", "replication"), *waiting]))
         found = []
         for master, look in zip(self._masters, looks, strict=True):
             server, replication, *waited = master.link.receive(look)
