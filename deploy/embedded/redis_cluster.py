@@ -1,5 +1,6 @@
 """A Redis Cluster on this machine: three masters, three replicas.
 
+``python -m deploy.embedded.redis_cluster`` runs one in a temporary folder until Ctrl-C and prints its ``REDIS_URL``.
 Each node finds the finished cluster in its ``nodes.conf``, which is the file in which it would have noted it: nobody
 has to introduce them to each other.
 """
@@ -7,18 +8,22 @@ has to introduce them to each other.
 from __future__ import annotations
 
 import hashlib
+import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 from redis import Redis as Client
 from redis.exceptions import RedisError
 
 from deploy.embedded.member import NotReady, start, stop, wait_ready
 from deploy.embedded.ports import free_ports_apart
 from deploy.embedded.redis import Choice, Redis
+from millrace.settings import settings
 
 MASTERS = 3
 SLOTS = 16_384
@@ -128,3 +133,18 @@ def running_cluster(nodes: Sequence[ClusterNode]) -> Iterator[list[subprocess.Po
 def _id(port: int) -> str:
     """The name of a node among the others: 40 hexadecimal digits."""
     return hashlib.sha1(str(port).encode(), usedforsecurity=False).hexdigest()
+
+
+def main() -> None:
+    """Run a cluster until SIGINT or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="millrace-redis-") as folder:
+        nodes = cluster_nodes(Path(folder), settings().stack.redis)
+        with running_cluster(nodes):
+            click.echo(f"REDIS_URL={address(nodes)}")
+            while True:
+                signal.pause()
+
+
+if __name__ == "__main__":
+    main()

@@ -38,7 +38,7 @@ class FailingCluster:
 
     @contextmanager
     def losing(self, within_s: float) -> Iterator[int]:
-        """Kill -9 of a master that its replica has not heard of for so long; in the block it is away.
+        """Kill -9 of a master that its replica has not heard of for so long; in the block nobody is in its place.
 
         After it the replica is the master, and what died is on its way back. Yields how many bytes of writes the
         replica does not have: perhaps none if nobody wrote meanwhile.
@@ -59,8 +59,10 @@ class FailingCluster:
         has = self._facts(master)["master_repl_offset"]
         self._processes[master].kill()
         self._processes[master].wait()
-        os.kill(self._processes[replica].pid, signal.SIGCONT)
-        yield has - had
+        try:
+            yield has - had
+        finally:
+            os.kill(self._processes[replica].pid, signal.SIGCONT)
         in_time(lambda: self._is("master", replica))
         for place, client in enumerate(self._clients):
             if place != master:

@@ -1,4 +1,4 @@
-"""The ledger test of the feature updater on a Redis Cluster whose nodes fail over."""
+"""A Redis Cluster whose nodes fail over: the ledger test of the feature updater, and what the recommender answers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import seed
 from benchmarks.reliability_document import FAILS_OVER
+from millrace.features.user_state import user_key
+from millrace.v1.impression_pb2 import AnswerStatus, Fallback
 from tests.chaos.failing_cluster import FailingCluster
 from tests.chaos.impatient import impatient_kafka
 from tests.chaos.results import report, times
 from tests.chaos.shop import Shop
 from tests.conftest import StartProcess
+from tests.recommending import recommender, wait_for
 
 SEED = 20_260_102
 FAILOVERS = 2 * times()
@@ -35,3 +39,35 @@ def test_a_master_dies_and_its_replica_takes_over_without_its_last_writes(shop: 
     assert worker.popen.returncode == 0, worker.output()
     report(FAILS_OVER, FAILOVERS, shop.found(ledger), recovered)
     shop.assert_equals(ledger)
+
+
+def test_the_recommender_answers_without_features_and_finds_the_replica(
+    shop: Shop, millrace_home: Path, tmp_path: Path
+) -> None:
+    seed.publish_items(shop.kafka, seed.item_states(50))
+    seed.promote_first_ranker(shop.kafka)
+    users = seed.write_users(shop.redis.url, 10, items=50)
+    try:
+        with recommender(
+            millrace_home, tmp_path / "log", {**shop.env, "MILLRACE_RECOMMENDER_FEATURES_TIMEOUT_MS": "50"}
+        ) as service:
+
+            def statuses() -> set[AnswerStatus.ValueType]:
+                return {service.ask(user).status for user in users}
+
+            def someone_is_unknown() -> bool:
+                answers = [service.ask(user) for user in users]
+                return any(answer.fallback == Fallback.FALLBACK_FEATURES_UNAVAILABLE for answer in answers)
+
+            wait_for(lambda: statuses() == {AnswerStatus.ANSWER_STATUS_OK}, "features of all")
+            with shop.redis.losing(0):
+                wait_for(someone_is_unknown, "answers without features")
+                assert all(len(service.ask(user).items) == 10 for user in users)
+            wait_for(
+                lambda: statuses() == {AnswerStatus.ANSWER_STATUS_OK}, "features of all once the replica has taken over"
+            )
+    finally:
+        # The ledger knows nothing of them.
+        if not shop.store.connected:
+            shop.store.connect()
+        shop.store.ask_all(("DEL", user_key(user)) for user in users)

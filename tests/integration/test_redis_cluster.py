@@ -34,6 +34,7 @@ from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import Item
 from services.gateway.features import FeatureReader
 from services.recommender.users import UserReader
+from tests.conftest import StartProcess
 from tests.feature_ledger import CLICK, FORGET, Ledger, Logged
 from tests.feature_logs import PROPERTY, logs
 from tests.feature_support import (
@@ -304,3 +305,12 @@ def test_addresses_of_the_other_kind_are_refused_by_name(
     assert isinstance(absent._redis, Cluster)
     with pytest.raises(InfrastructureError, match="no connection to the cluster of"):
         absent.ask("GET", "k")
+
+
+def test_one_to_try_runs_until_it_is_ended(process: StartProcess) -> None:
+    cluster = process("deploy.embedded.redis_cluster")
+    cluster.until(lambda: "REDIS_URL=" in cluster.output())
+    url = cluster.output().partition("REDIS_URL=")[2].strip()
+    assert _answers(url)
+    assert cluster.terminate() == 0
+    assert not _answers(url)
