@@ -67,8 +67,9 @@ FAULTS: Mapping[str, Fault] = {
     "the broker restarts": Fault(""),
     "one of three brokers dies": Fault(""),
     FAILS_OVER: Fault(
-        "`kill -9` of one of three masters, up to a second after its replica heard of it last; the replica takes over, "
-        "and what died comes back as the replica; the feature updater lives, and 12 users act on 20 items all the time",
+        "`kill -9` of one of three masters, up to a second after the first write that its replica does not have; the "
+        "replica takes over, and what died comes back as the replica; the feature updater lives, and 12 users act on "
+        "20 items all the time",
         "as for the feature updater",
     ),
     "the clock jumps": Fault(""),

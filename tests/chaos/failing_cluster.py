@@ -38,10 +38,10 @@ class FailingCluster:
 
     @contextmanager
     def losing(self, within_s: float) -> Iterator[int]:
-        """Kill -9 of a master that its replica has not heard of for so long; in the block nobody is in its place.
+        """Kill -9 of a master so long after the first write that its replica does not have; 0: of no write.
 
-        After it the replica is the master, and what died is on its way back. Yields how many bytes of writes the
-        replica does not have: perhaps none if nobody wrote meanwhile.
+        In the block nobody is in its place; after it the replica is the master, and what died is on its way back.
+        Yields how many bytes of writes the replica does not have.
         """
         in_time(self._whole)
         masters = [place for place in range(len(self._nodes)) if self._is("master", place)]
@@ -55,7 +55,9 @@ class FailingCluster:
         os.kill(self._processes[replica].pid, signal.SIGSTOP)
         self._clients[master].client_kill_filter(_type="replica")
         had = self._facts(master)["master_repl_offset"]
-        time.sleep(within_s)
+        if within_s:
+            in_time(lambda: self._facts(master)["master_repl_offset"] > had)
+            time.sleep(within_s)
         has = self._facts(master)["master_repl_offset"]
         self._processes[master].kill()
         self._processes[master].wait()
