@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from millrace import redis_address, redis_cluster, redis_link
 from millrace.errors import InfrastructureError
 from millrace.redis_address import Node
 from millrace.redis_cluster import joined, key_of, parse_slots
@@ -48,3 +51,10 @@ def test_a_command_without_a_key_has_no_master() -> None:
     assert key_of(("HGET", "u:ü", "f")) == "u:ü".encode()
     with pytest.raises(ValueError, match="'PING' is about no key"):
         key_of(("PING",))
+
+
+def test_examples_are_right() -> None:
+    for module in (redis_address, redis_cluster, redis_link):
+        found = doctest.testmod(module)
+        assert found.attempted
+        assert not found.failed
