@@ -19,7 +19,7 @@ from collections import deque
 from typing import Any
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -53,7 +53,7 @@ class RedisPipe(asyncio.Protocol):
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         # Kept: its writer closes the transport when it is collected.
-        self._connection: AbstractConnection | None = None
+        self._connection: Any = None
         self._transport: asyncio.Transport | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._parser = hiredis.Reader()
@@ -180,7 +180,7 @@ class RedisPipe(asyncio.Protocol):
         if transport is not None:
             transport.abort()
         if connection is not None:
-            connection._close()  # type: ignore[no-untyped-call]
+            connection._close()
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
