@@ -105,8 +105,8 @@ row is of. How nothing is lost: section by section in [decision 2](decisions/000
 [4](decisions/0004-group-protocol.md) and [5](decisions/0005-transactions-and-lines-of-learning.md).
 
 *Recovered* is the time from the fault to the next work done, median and longest, with a process that stands ready to
-start: a broker that gives up on dead workers after 1 s here (3 s where learners take over, and on dead brokers after 5 s),
-after 6 s in the embedded stack and docker-compose (9 s).
+start. Brokers here give up on dead workers after 1 s (3 s where learners take over) and on each other after 5 s; in the
+embedded stack and docker-compose these are 6 s and 9 s.
 """
 
 
