@@ -78,6 +78,10 @@ chaos: $(READY) $(GENERATED) ## Kill everything with -9, ten times as often as `
 	@lines=$$(mktemp); CHAOS_TIMES=$${CHAOS_TIMES:-10} CHAOS_RESULTS=$$lines $(BIN)/python -m pytest -s --timeout 0 tests/chaos $(ARGS); \
 	status=$$?; $(BIN)/python -m benchmarks.reliability_document $$lines; rm -f $$lines; exit $$status
 
+.PHONY: soak
+soak: $(READY) $(GENERATED) ## The whole pipeline for ten minutes (SOAK_MINUTES): does memory, lag or a descriptor grow? docs/soak.md
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
 .PHONY: lint
 lint: $(READY) $(GENERATED) ## Format, lint and type checks
 	@$(BIN)/ruff format --check .

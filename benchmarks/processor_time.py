@@ -37,7 +37,7 @@ DETECTOR = "drift_detector"
 
 def run(say: Say) -> list[Row]:
     """Each worker's share of all workers' processor time, and the time that all take of a core."""
-    with _home():
+    with home_of_its_own():
         folder = default_directory(settings().recommender.model_name) / "1"
         first_ranker().save(folder)
         say("making a reference")
@@ -78,7 +78,7 @@ def rows_of(taken: Mapping[str, list[float]], lasted_s: float) -> Iterator[Row]:
 
 
 @contextmanager
-def _home() -> Iterator[None]:
+def home_of_its_own() -> Iterator[None]:
     """A folder of one's own: a pipeline that is there already is left alone."""
     before = os.environ.get("MILLRACE_HOME")
     with tempfile.TemporaryDirectory(prefix="millrace-bench-", ignore_cleanup_errors=True) as name:

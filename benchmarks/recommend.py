@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from prometheus_client.parser import text_string_to_metric_families
-from redis import Redis
 
 from benchmarks import seed
 from benchmarks.echo import echo
 from benchmarks.environment import Say, Servers, process, servers
 from benchmarks.load import Load, run_load
+from benchmarks.redis_client import redis_client
 from benchmarks.report import Row, latency_row, rate_row
 from benchmarks.search import highest_held
 from millrace.features.user_state import USER_FIELDS, user_key
@@ -115,7 +115,7 @@ def _percentile(bounds_ms: _Buckets, cumulative: _Buckets, percent: float) -> fl
 
 def _bare_read_ms(at: Servers, users: Sequence[str]) -> float:
     samples = np.zeros(HMGET_SAMPLES)
-    with Redis.from_url(at.redis.url) as redis:
+    with redis_client(at.redis.url) as redis:
         for number in range(HMGET_SAMPLES):
             key = user_key(users[number % len(users)])
             started = time.perf_counter()

@@ -45,6 +45,7 @@ REDIS_LOSES = "Redis dies and loses its last writes"
 GROUPS, BROKER_RESTARTS = "groups grow from one process to four and shrink", "the broker restarts"
 BROKER_DIES, CLOCK_JUMPS = "one of three brokers dies", "the clock jumps"
 UPGRADE = "processes are upgraded one at a time under load"
+FAILS_OVER = "a node of a Redis Cluster fails over"
 _BOTH = "as for the feature updater and for the joiner"
 
 FAULTS: Mapping[str, Fault] = {
@@ -80,7 +81,12 @@ FAULTS: Mapping[str, Fault] = {
         "acknowledge); the workers live",
         _BOTH,
     ),
-    "a node of a Redis Cluster fails over": Fault(""),
+    FAILS_OVER: Fault(
+        "`kill -9` of one of three masters, up to a second after the first write that its replica does not have; the "
+        "replica takes over, and what died comes back as the replica; the feature updater lives, and 12 users act on "
+        "20 items all the time",
+        "as for the feature updater",
+    ),
     CLOCK_JUMPS: Fault(
         "the wall clocks of a feature updater and a joiner go up to an hour fast and slow (those of Python; the broker "
         "sets the times of records)",
@@ -105,9 +111,29 @@ row is of. How nothing is lost: section by section in [decision 2](decisions/000
 [4](decisions/0004-group-protocol.md) and [5](decisions/0005-transactions-and-lines-of-learning.md).
 
 *Recovered* is the time from the fault to the next work done, median and longest, with a process that stands ready to
-start. Brokers here give up on dead workers after 1 s (3 s where learners take over) and on each other after 5 s; in the
-embedded stack and docker-compose these are 6 s and 9 s.
+start. A broker gives up on dead workers after 1 s here (3 s where learners take over) and on dead brokers after 5 s;
+in the embedded stack and docker-compose after 6 s and 9 s.
 """
+
+_AWAY = """
+## When something is away
+
+Each of these is caused by a test, and the recommender recovers from it by itself.
+
+| away | what the recommender does | bound | test |
+|---|---|---|---|
+| Redis | answers with trending items, marked `degraded` | `MILLRACE_RECOMMENDER_FEATURES_TIMEOUT_MS` later | `tests/integration/test_recommender_failures.py` |
+| Redis is slow, and answers | as above; a command waits no longer, though others before it are answered; more than may be under way is refused at once (`RESOURCE_EXHAUSTED`) | the same; `MILLRACE_RECOMMENDER_CONCURRENT_MAX` | `tests/integration/test_recommender_slow_redis.py` |
+| Kafka | answers from what it knows; impressions wait, more are dropped and counted (`/readyz`, `millrace_recommender_impressions_dropped_total`); what waited is on the topic once afterwards | `MILLRACE_RECOMMENDER_IMPRESSIONS_PENDING_MAX` impressions, each for 5 minutes (librdkafka's `message.timeout.ms`) | `tests/integration/test_recommender_impressions.py` |
+| MLflow | ranks with the version that it has on disk | | `tests/integration/test_recommender_experiments.py` |
+| time: a request's deadline has passed | works on it no further, answers `DEADLINE_EXCEEDED`, counts it | `MILLRACE_RECOMMENDER_DEADLINE_MS`, or the caller's | `tests/unit/test_recommender_deadlines.py` |
+| the recommender: SIGTERM, one replica after another | is not asked any more, then drains: no call fails | | `tests/integration/test_recommender_restarts.py` |
+
+A recommender that is killed with -9 takes along the impressions that the broker has not acknowledged: those of the last
+`MILLRACE_RECOMMENDER_LINGER_MS` (5 ms) and of one delivery, which takes milliseconds. While Kafka is away they are all
+that wait, and never more than `MILLRACE_RECOMMENDER_IMPRESSIONS_PENDING_MAX` and the answers that were on their way
+(`MILLRACE_RECOMMENDER_CONCURRENT_MAX`). None is doubled.
+"""  # noqa: E501
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +207,7 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
     ]
     if short:
         yield f"The goal of one run, not reached yet: {' and '.join(short)}."
+    yield _AWAY.rstrip()
 
 
 def _none(count: int) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from confluent_kafka import Producer
 from google.protobuf.message import Message
-from redis import Redis
 
+from benchmarks.redis_client import redis_client
 from millrace.features import decay
 from millrace.features.user_state import Engagement, KnownPosition, UserState, encode_user, user_key
 from millrace.ranking.first import first_ranker
@@ -116,7 +116,7 @@ def write_users(redis_url: str, count: int, items: int, recent: int = 20, seed: 
     random = np.random.default_rng(seed)
     users = [f"user-{number}" for number in range(count)]
     now = now_ms()
-    with Redis.from_url(redis_url) as redis:
+    with redis_client(redis_url) as redis:
         pipeline = redis.pipeline(transaction=False)
         for user in users:
             clicked = [item_id(number) for number in random.integers(0, items, recent).tolist()]

@@ -12,10 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from millrace.errors import MillraceError
+from millrace.redis_address import cluster_address
 
 SECOND_MS = 1_000
 MINUTE_MS = 60 * SECOND_MS
@@ -77,8 +78,18 @@ class RedisSettings(_Group):
 
     model_config = SettingsConfigDict(env_prefix="REDIS_", extra="ignore", frozen=True)
 
-    url: str = Field("redis://localhost:6379/0", description="Address of Redis; rediss:// for TLS.")
+    url: str = Field(
+        "redis://localhost:6379/0",
+        description="Address of Redis; rediss:// for TLS. A cluster: redis+cluster://host:port,host:port (some of its "
+        "nodes), or rediss+cluster://.",
+    )
     timeout_ms: Positive = Field(2_000, description="Time limit of one round trip of a worker, milliseconds.")
+
+    @field_validator("url")
+    @classmethod
+    def _form(cls, url: str) -> str:
+        cluster_address(url)
+        return url
 
 
 class MlflowSettings(_Group):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
 from math import exp2
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def connected(url: str, empty: bool = True) -> CrashingStore:
     store = CrashingStore(RedisSettings(url=url))
     store.connect()
     if empty:
-        store.ask("FLUSHDB")
+        store.ask_every("FLUSHDB")
     return store
 
 
@@ -108,7 +109,7 @@ def load_item(store: FeatureStore, item: str, settings: FeatureSettings) -> Item
 def everything(store: FeatureStore) -> dict[bytes, dict[bytes, Any]]:
     """Every hash in Redis, without the versions and the times of writing."""
     found = {}
-    for key in store.ask("KEYS", "[uic]:*"):
+    for key in chain.from_iterable(store.ask_every("KEYS", "[uic]:*")):
         values = store.ask("HGETALL", key)
         fields = dict(zip(values[::2], values[1::2], strict=True))
         if key.startswith(b"i:"):
@@ -124,7 +125,7 @@ def everything(store: FeatureStore) -> dict[bytes, dict[bytes, Any]]:
 
 def assert_equals_ledger(store: FeatureStore, ledger: Ledger, settings: FeatureSettings) -> None:
     """Every user and item in Redis is what the ledger says: counts to the unit, sums to 1e-9."""
-    keys = set(store.ask("KEYS", "[ui]:*"))
+    keys = set(chain.from_iterable(store.ask_every("KEYS", "[ui]:*")))
     assert keys == {f"u:{user}".encode() for user in ledger.users} | {f"i:{item}".encode() for item in ledger.items}
     for name, user in ledger.users.items():
         _assert_user(load_user(store, name), user.accepted, user.engagements, user.known, settings)

@@ -5,6 +5,7 @@ It appends what it is told to a journal of JSON lines, and does as the records a
 - a record with item ``poison`` raises (a bug), one with item ``refuse`` is rejected;
 - while ``<journal>.away`` exists, a batch or a restore finds that Redis is away; ``<journal>.refuse`` makes a
   restore refuse to go on, ``<journal>.broken`` is a bug in every tick; with ``<journal>.mended`` it takes all items;
+  while ``<journal>.blocked`` exists, a batch does not end;
 - ``--echo`` sends an ItemState for every record, ``--hold`` keeps these in memory for so many seconds first;
   ``--slow-close`` takes so many seconds to close.
 """
@@ -56,6 +57,8 @@ class JournalWorker:
 
     def on_batch(self, records: Sequence[Record], output: Output) -> None:
         self._check()
+        while self._told("blocked"):
+            time.sleep(0.05)
         for record in records:
             interaction = cast("Interaction | None", record.message)
             item = interaction.item_id if isinstance(interaction, Interaction) else ""

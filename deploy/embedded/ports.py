@@ -42,6 +42,16 @@ def free_port(taken: frozenset[int] = frozenset()) -> int:
     raise OSError(f"no free port on 127.0.0.1 in {TRIES} tries between {FREE_RANGE.start} and {FREE_RANGE.stop}")
 
 
+def free_ports_apart(distance: int, taken: frozenset[int] = frozenset()) -> int:
+    """A free port that is none of ``taken``, for a server that listens at the one ``distance`` above as well."""
+    for _ in range(TRIES):
+        port = random.choice(range(FREE_RANGE.start, FREE_RANGE.stop - distance))
+        both = port, port + distance
+        if not taken & {*both} and all(map(is_free, both)) and all(map(_claimed, both)):
+            return port
+    raise OSError(f"no two free ports on 127.0.0.1 that are {distance} apart in {TRIES} tries")
+
+
 def preferred_or_free(preferred: int, taken: frozenset[int] = frozenset()) -> int:
     """The preferred port if it is free, else another; 0 prefers none."""
     if preferred and preferred not in taken and is_free(preferred):

@@ -12,6 +12,7 @@ import grpc
 
 from millrace.cli._checks import Check
 from millrace.errors import MillraceError
+from millrace.redis_address import ClusterAddress, cluster_address
 from millrace.settings import KafkaSettings, MlflowSettings, RedisSettings, Settings
 
 ANSWER_TIMEOUT_S = 3.0
@@ -119,6 +120,8 @@ def _redis(redis: RedisSettings) -> Check:
         from redis.exceptions import RedisError
     except ImportError:
         return Check("redis", "note", "not asked: the package redis is not installed", "only the workers need it")
+    if (address := cluster_address(redis.url)) is not None:
+        return _redis_cluster(redis, address)
     where = _without_password(redis.url)
     client = Redis.from_url(redis.url, socket_timeout=ANSWER_TIMEOUT_S, socket_connect_timeout=ANSWER_TIMEOUT_S)
     try:
@@ -128,6 +131,29 @@ def _redis(redis: RedisSettings) -> Check:
     finally:
         client.close()
     return Check("redis", "ok", f"{where}, version {version}")
+
+
+def _redis_cluster(redis: RedisSettings, address: ClusterAddress) -> Check:
+    from millrace.redis_cluster import Cluster
+
+    cluster = Cluster(redis.model_copy(update={"timeout_ms": int(ANSWER_TIMEOUT_S * 1_000)}), address)
+    try:
+        cluster.connect()
+        masters = cluster.standing()
+    except MillraceError as error:
+        where = ", ".join(map(str, address.nodes))
+        return Check(
+            "redis", "broken", f"no answer from the cluster of {where} ({error})", f"set REDIS_URL; or {STACK_UP}"
+        )
+    finally:
+        cluster.close()
+    alone = [name for name, replicas in masters.items() if not replicas]
+    shown = f"a cluster of {len(masters)} masters: {', '.join(masters)}"
+    if alone:
+        return Check(
+            "redis", "note", f"{shown}; without a replica: {', '.join(alone)}", "what dies there is not replaced"
+        )
+    return Check("redis", "ok", f"{shown}; each has a replica")
 
 
 def _without_password(url: str) -> str:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from millrace.errors import MillraceError
 from millrace.features.store import FeatureStore
@@ -55,19 +55,10 @@ def accept_topics(store: FeatureStore, topic_ids: Mapping[str, str]) -> list[str
 
 def _drop_guards(store: FeatureStore, patterns: Iterable[str]) -> None:
     for pattern in patterns:
-        for keys in _scan(store, pattern):
+        for keys in store.scan(pattern, _SCAN_STEP):
             if pattern == "u:*":
                 states = store.ask_all(("HGET", key, "state") for key in keys)
                 kept = [(key, without_guards(state)) for key, state in zip(keys, states, strict=True) if state]
                 store.ask_all(("HSET", key, "state", state) for key, state in kept)
             else:
                 store.ask_all(("HDEL", key, "guards") for key in keys)
-
-
-def _scan(store: FeatureStore, pattern: str) -> Iterator[list[bytes]]:
-    cursor = b"0"
-    while True:
-        cursor, keys = store.ask("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_STEP)
-        yield keys
-        if cursor == b"0":
-            return

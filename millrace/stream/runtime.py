@@ -167,6 +167,7 @@ class Runtime:
     def _take(self, batch: Batch) -> None:
         """Hand the batch to the worker."""
         began = self._clock.monotonic()
+        self._status.in_hand(batch.positions.keys())
         refused = [undecodable.record for undecodable in batch.refused]
         with TRACES.taking(self._worker.name, batch.records + refused if refused else batch.records):
             if batch.records:
@@ -174,6 +175,7 @@ class Runtime:
                 self._backoff.reset()
             for undecodable in batch.refused:
                 self._output.reject(undecodable.record, undecodable.reason)
+        self._status.in_hand(())
         done = self._clock.monotonic()
         if batch.counts:
             self._telemetry.batch(batch.counts, done - began, batch.newest_ms)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, TopicPartition
@@ -109,6 +109,7 @@ class Status:
         self._stalled_after_s = stalled_after_s
         self._monotonic = monotonic
         self._snapshot = Snapshot(monotonic(), "starting", False, "starting", {})
+        self._in_hand: Collection[Partition] = ()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -118,6 +119,10 @@ class Status:
     def publish(self, snapshot: Snapshot) -> None:
         """Called by the loop."""
         self._snapshot = snapshot
+
+    def in_hand(self, partitions: Collection[Partition]) -> None:
+        """Whose records the worker has in hand; called by the loop before a batch, and with none after it."""
+        self._in_hand = partitions
 
     def readiness(self) -> Readiness:
         """Called by the health server's thread."""
@@ -143,10 +148,13 @@ class Status:
         )
 
     def _stalled(self, snapshot: Snapshot, now: float) -> str:
-        if now - snapshot.at > self._stalled_after_s:
-            return f"one batch takes longer than {self._stalled_after_s:g} s"
+        silent_s = now - snapshot.at
+        if silent_s > self._stalled_after_s:
+            stuck = [f"{topic}/{number}" for topic, number in sorted(self._in_hand)]
+            what = f"batch of {', '.join(stuck)}" if stuck else "turn"
+            return f"one {what} takes longer than {self._stalled_after_s:g} s ({silent_s:.0f} s so far)"
         stuck = [
-            f"{topic}/{number}"
+            f"{topic}/{number} ({now - partition.moved_at:.0f} s)"
             for (topic, number), partition in sorted(snapshot.partitions.items())
             if partition.lag and now - partition.moved_at > self._stalled_after_s
         ]

@@ -25,7 +25,18 @@ PENDING_MAX_KIB = 256 * 1024
 
 
 class ImpressionLog:
-    """A bounded queue to the broker. What does not fit, or was not delivered in time, is dropped and counted."""
+    """A bounded queue to the broker. What does not fit, or was not delivered in time, is dropped and counted.
+
+    What the broker has not acknowledged when the process is killed is lost: the answers of the last ``linger_ms`` and
+    of one delivery; while the broker is away up to ``pending_max``.
+
+    Attributes
+    ----------
+    pending_max
+        Most impressions on their way.
+    dropped
+        How many did not reach the broker.
+    """
 
     def __init__(self, kafka: KafkaSettings, pending_max: int, linger_ms: int) -> None:
         self._producer = Producer(
@@ -39,7 +50,14 @@ class ImpressionLog:
             },
             logger=logs.kafka_logger(),
         )
+        self.pending_max = pending_max
+        self.dropped = 0
         metrics.IMPRESSIONS_PENDING_MAX.set(pending_max)
+
+    @property
+    def pending(self) -> int:
+        """Impressions on their way to the broker."""
+        return len(self._producer)
 
     def send(self, impression: Impression) -> None:
         """Take an impression; returns at once."""
@@ -50,16 +68,16 @@ class ImpressionLog:
                 value=value,
                 key=impression.user_id,
                 headers=[*headers, *outgoing()],
-                on_delivery=_count_failure,
+                on_delivery=self._on_failure,
             )
         except BufferError:
-            metrics.IMPRESSIONS_DROPPED.labels("queue full").inc()
+            self._drop("queue full")
 
     async def close(self, timeout_s: float) -> None:
         """Send what is pending, for at most this long; the rest is dropped and counted."""
         left = await asyncio.to_thread(self._producer.flush, timeout_s)
         if left:
-            metrics.IMPRESSIONS_DROPPED.labels("shutdown").inc(left)
+            self._drop("shutdown", left)
             log.warning("impressions dropped at the end: the broker did not take them in time", impressions=left)
 
     async def keep_up(self) -> None:
@@ -67,11 +85,14 @@ class ImpressionLog:
         while True:
             await asyncio.sleep(_UPKEEP_S)
             self._producer.poll(0)
-            metrics.IMPRESSIONS_PENDING.set(len(self._producer))
+            metrics.IMPRESSIONS_PENDING.set(self.pending)
 
+    def _on_failure(self, error: KafkaError | None, message: Message) -> None:
+        del message
+        if error is not None:
+            self._drop(error.name())
+            log.warning("impression not delivered", problem=error.str())
 
-def _count_failure(error: KafkaError | None, message: Message) -> None:
-    del message
-    if error is not None:
-        metrics.IMPRESSIONS_DROPPED.labels(error.name()).inc()
-        log.warning("impression not delivered", problem=error.str())
+    def _drop(self, reason: str, count: int = 1) -> None:
+        self.dropped += count
+        metrics.IMPRESSIONS_DROPPED.labels(reason).inc(count)

@@ -19,7 +19,7 @@ from collections import deque
 from typing import Any
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -43,8 +43,9 @@ class RedisPipe(asyncio.Protocol):
     Parameters
     ----------
     timeout_s
-        Longest time to connect, and longest that the oldest command may wait for its reply before the connection is
-        given up: whatever came after it waits for the same reason.
+        Longest time to connect, and longest that a command may wait for its reply before the connection is given up:
+        whatever came after it waits for the same reason. So a Redis that is slower than it is asked cannot pile up
+        commands, though it answers all the time.
     """
 
     def __init__(self, redis: RedisSettings, timeout_s: float) -> None:
@@ -52,12 +53,13 @@ class RedisPipe(asyncio.Protocol):
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         # Kept: its writer closes the transport when it is collected.
-        self._connection: AbstractConnection | None = None
+        self._connection: Any = None
         self._transport: asyncio.Transport | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._parser = hiredis.Reader()
         self._unsent: list[bytes] = []
-        self._waiting: deque[asyncio.Future[Reply]] = deque()
+        # With the time at which each was asked.
+        self._waiting: deque[tuple[asyncio.Future[Reply], float]] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self._file = _NO_FILE
         self._readable = select.poll()
@@ -70,7 +72,7 @@ class RedisPipe(asyncio.Protocol):
         before it waits for the first.
         """
         answer: asyncio.Future[Reply] = self._loop.create_future()
-        self._waiting.append(answer)
+        self._waiting.append((answer, self._loop.time()))
         if self._transport is not None:
             if promptly and self._file != _NO_FILE and time.monotonic() >= self._prompt_from:
                 self._send(self._transport, command)
@@ -84,7 +86,7 @@ class RedisPipe(asyncio.Protocol):
             if self._connecting is None:
                 self._connecting = self._loop.create_task(self._connect())
         if self._watch is None:
-            self._watch = self._loop.call_later(self._timeout_s, self._check, answer)
+            self._watch = self._loop.call_later(self._timeout_s, self._check)
         return answer
 
     async def close(self) -> None:
@@ -98,7 +100,7 @@ class RedisPipe(asyncio.Protocol):
         """Hand replies out in the order of the commands."""
         self._parser.feed(data)
         while (reply := self._parser.gets()) is not False:
-            answer = self._waiting.popleft()
+            answer, _ = self._waiting.popleft()
             if answer.done():  # the request was cancelled or gave up
                 continue
             if isinstance(reply, Exception):
@@ -160,24 +162,30 @@ class RedisPipe(asyncio.Protocol):
         transport.writelines(self._unsent)
         self._unsent.clear()
 
-    def _check(self, oldest: asyncio.Future[Reply]) -> None:
-        """Give the connection up if the command that was the oldest a time limit ago still waits for its reply."""
+    def _check(self) -> None:
+        """Give the connection up if the oldest command waits for longer than the limit; look again when it will."""
         self._watch = None
-        if self._waiting and self._waiting[0] is oldest:
+        if not self._waiting:
+            return
+        left_s = self._waiting[0][1] + self._timeout_s - self._loop.time()
+        if left_s <= 0:
             self._give_up("no answer in time")
-        elif self._waiting:
-            self._watch = self._loop.call_later(self._timeout_s, self._check, self._waiting[0])
+        else:
+            self._watch = self._loop.call_later(left_s, self._check)
 
     def _give_up(self, problem: str) -> None:
-        transport, self._transport, self._connection = self._transport, None, None
+        transport, self._transport = self._transport, None
+        connection, self._connection = self._connection, None
         self._file = _NO_FILE
         if transport is not None:
             transport.abort()
+        if connection is not None:
+            connection._close()
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
         self._unsent.clear()
         waiting, self._waiting = self._waiting, deque()
-        for answer in waiting:
+        for answer, _ in waiting:
             if not answer.done():
                 answer.set_exception(InfrastructureError("redis", problem))

@@ -57,6 +57,8 @@ M = TypeVar("M", bound=Message)
 # Threads read topics while the event loop serves. Python's default lets a busy thread keep the interpreter for
 # 5 ms, longer than most answers take.
 _SWITCH_INTERVAL_S = 0.0005
+# Callers watch the service's health and hear of its end within a round trip; one that was answered asks no more.
+_GONE_ELSEWHERE_S = 0.2
 
 
 def _handlers(service: RecommendationService) -> grpc.GenericRpcHandler:
@@ -119,6 +121,7 @@ class RecommenderServer:
         kafka, stream, own = settings.kafka, settings.stream, settings.recommender
         features = settings.features
         self._own = own
+        self._serving = self._draining = False
         corpus = Corpus.empty(features, own)
         self._mirror = ItemMirror(corpus, settings)
         cache = ModelCache(default_directory(own.model_name), settings.mlflow)
@@ -131,7 +134,7 @@ class RecommenderServer:
         self._impressions = ImpressionLog(kafka, own.impressions_pending_max, own.linger_ms)
         self._topic_id = TopicId(kafka, Backoff(stream.backoff_max_ms / 1000))
         answering = Answering(own, features.user_half_life_ms, corpus, INTERACTIONS.name, np.random.default_rng())
-        service = RecommendationService(
+        self._service = RecommendationService(
             own,
             answering,
             self._users,
@@ -143,7 +146,7 @@ class RecommenderServer:
         )
         # Without sharing, a port that is taken must be an error and not half of the requests.
         self._grpc = grpc.aio.server(options=[("grpc.so_reuseport", int(share_port))])
-        self._grpc.add_generic_rpc_handlers((_handlers(service),))
+        self._grpc.add_generic_rpc_handlers((_handlers(self._service),))
         self._health = health.aio.HealthServicer()
         add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(
@@ -164,8 +167,10 @@ class RecommenderServer:
         return f"{self._own.host}:{self.port}"
 
     def readiness(self) -> Readiness:
-        """Ready once the state of all items was read; what is missing is named either way."""
-        missing = []
+        """Ready from when callers are sent here, as gRPC's health service says it too: once the state of all items was
+        read, until the drain. What is missing is named either way.
+        """
+        missing = ["draining"] if self._draining else []
         if not self._mirror.caught_up.is_set():
             missing.append("item-state is not read yet (kafka)")
         if not self._mirror.sessions_known:
@@ -175,7 +180,7 @@ class RecommenderServer:
         missing += [f"arm {arm}: {problem}" for arm, problem in self._experiments.problems.items()]
         current = self._champion.current
         return Readiness(
-            self._mirror.caught_up.is_set(),
+            self._serving,
             missing,
             {
                 "grpc": self.address,
@@ -185,6 +190,11 @@ class RecommenderServer:
                 "learner_epoch": current.epoch if current else 0,
                 "learner_sequence": current.sequence if current else 0,
                 "experiments": [one.experiment_id for one in self._experiments.running],
+                "impressions": {
+                    "pending": self._impressions.pending,
+                    "pending_max": self._impressions.pending_max,
+                    "dropped": self._impressions.dropped,
+                },
             },
         )
 
@@ -216,9 +226,13 @@ class RecommenderServer:
         await self._set_health(True)
 
     async def _drain(self) -> None:
-        # Half of the time for requests under way, a quarter for impressions; the rest is for closing.
+        # An eighth of the time for callers to go elsewhere, half of it for requests under way, a quarter for
+        # impressions; the rest is for closing.
         drain_s = self._own.drain_timeout_ms / 1000
+        self._draining = True
         await self._set_health(False)
+        # What comes in the moment of the stop is taken up by nobody, and gRPC cancels it.
+        await self._service.quiet(_GONE_ELSEWHERE_S, drain_s / 8)
         await self._grpc.stop(grace=drain_s / 2)
         await self._users.close()
         await self._impressions.close(drain_s / 4)
@@ -230,6 +244,7 @@ class RecommenderServer:
         status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
         for service in ("", SERVICE):
             await self._health.set(service, status)
+        self._serving = serving
 
 
 async def _serve(settings: Settings, share_port: bool) -> None:

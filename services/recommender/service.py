@@ -33,6 +33,8 @@ from services.recommender.users import UserReader
 # Of the time that a caller leaves, this share may go into waiting for features: an answer without them in time is
 # worth more than one with them too late.
 _FEATURES_SHARE = 0.5
+# That nothing comes has to be looked for.
+_LOOK_EVERY_S = 0.01
 
 Context = grpc.aio.ServicerContext[RecommendRequest, RecommendResponse]
 BatchContext = grpc.aio.ServicerContext[RecommendBatchRequest, RecommendBatchResponse]
@@ -89,6 +91,7 @@ class RecommendationService:
         self._impressions = impressions
         self._topic_id = topic_id
         self._under_way = 0
+        self._came_at = time.monotonic()
         metrics.UNDER_WAY_MAX.set(settings.concurrent_max)
         metrics.UNDER_WAY.set_function(lambda: self._under_way)
 
@@ -135,6 +138,14 @@ class RecommendationService:
             self._under_way -= 1
         self._count("RecommendBatch", started)
         return RecommendBatchResponse(responses=[task.result() for task in tasks])
+
+    async def quiet(self, quiet_s: float, timeout_s: float) -> None:
+        """Return when no request has come for ``quiet_s`` and none is under way, or when the time is over."""
+        began = time.monotonic()
+        while (now := time.monotonic()) < began + timeout_s:
+            if not self._under_way and now >= max(began, self._came_at) + quiet_s:
+                return
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _answer(
         self, request: RecommendRequest, started: float, deadline: float, alone: bool
@@ -198,6 +209,7 @@ class RecommendationService:
 
     async def _admit(self, method: str, context: AnyContext) -> None:
         """Count the request in, or refuse it before any work was done for it."""
+        self._came_at = time.monotonic()
         if self._under_way >= self._settings.concurrent_max:
             metrics.REQUESTS.labels(method, "RESOURCE_EXHAUSTED").inc()
             await context.abort(

@@ -9,9 +9,11 @@ import structlog
 
 from millrace.errors import InfrastructureError
 from millrace.features.user_state import USER_FIELDS, UserState, decode_user, user_key
+from millrace.redis_address import cluster_address
 from millrace.settings import RedisSettings
 from services.recommender import metrics
-from services.recommender.redis_pipe import RedisPipe
+from services.recommender.redis_pipe import RedisPipe, Reply
+from services.recommender.redis_pipes import RedisPipes
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,7 +37,10 @@ class UserReader:
 
     def __init__(self, redis: RedisSettings, timeout_ms: int) -> None:
         self._timeout_s = timeout_ms / 1000
-        self._pipe = RedisPipe(redis, self._timeout_s)
+        address = cluster_address(redis.url)
+        self._redis = (
+            RedisPipe(redis, self._timeout_s) if address is None else RedisPipes(redis, address, self._timeout_s)
+        )
         self._logged_at = float("-inf")
 
     async def read(self, user_id: str, timeout_s: float, promptly: bool = True) -> UserState | None:
@@ -47,7 +52,7 @@ class UserReader:
             Redis does not answer, or not within ``timeout_s``.
         """
         asked_at = time.perf_counter()
-        answer = self._pipe.ask(_command(user_id), promptly)
+        answer = self._ask(user_key(user_id).encode(), promptly)
         try:
             # The pipe has a time limit of its own, so that a shorter one alone needs a timer.
             if timeout_s < self._timeout_s and not answer.done():
@@ -64,7 +69,12 @@ class UserReader:
 
     async def close(self) -> None:
         """Close the connection; reads that still wait fail."""
-        await self._pipe.close()
+        await self._redis.close()
+
+    def _ask(self, key: bytes, promptly: bool) -> asyncio.Future[Reply]:
+        if isinstance(self._redis, RedisPipes):
+            return self._redis.ask(key, _command(key), promptly)
+        return self._redis.ask(_command(key), promptly)
 
     def _log(self, error: InfrastructureError) -> None:
         now = time.monotonic()
@@ -73,7 +83,6 @@ class UserReader:
             log.warning("answering without features of users", problem=str(error))
 
 
-def _command(user_id: str) -> bytes:
+def _command(key: bytes) -> bytes:
     """HMGET of the user's fields, as Redis reads it."""
-    key = user_key(user_id).encode()
     return b"%s$%d\r\n%s\r\n%s" % (_HMGET, len(key), key, _FIELDS)

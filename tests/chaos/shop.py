@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
+import pytest
 from confluent_kafka import KafkaError, Producer
 from confluent_kafka import Message as KafkaMessage
 
+from millrace.errors import InfrastructureError
 from millrace.features.store import FeatureStore
+from millrace.redis_link import parse_info
 from millrace.settings import HOUR_MS, FeatureSettings, KafkaSettings
 from millrace.stream import logs
 from millrace.stream.clients import producer_config
@@ -22,26 +26,36 @@ from millrace.topics import INTERACTIONS, ITEM_STATE
 from millrace.v1.interaction_pb2 import Interaction
 from millrace.v1.item_pb2 import ItemState
 from tests.chaos.forking import Forked
-from tests.chaos.losing_redis import LosingRedis
 from tests.chaos.results import Found, times
 from tests.conftest import Child
 from tests.contracts import by_any_release
 from tests.feature_ledger import CLICK, DISLIKE, FORGET, PURCHASE, VIEW, Ledger, Logged
 from tests.feature_support import assert_equals_ledger, clicks, connected, load_item
 from tests.processes import PATIENCE_S
-from tests.stream_support import read_all
+from tests.stream_support import committed, read_all
 
 T0 = 1_700_000_000_000
 # No neighbour may be left out, else the naive model would have to know in which order they came.
 FEATURES = FeatureSettings(neighbours_kept=10_000)
 # While shoppers act they do less than 1,000 things a second, and several times as many in the longer form.
 AT_ONCE, PAUSE_S = 20 * min(5, times()), 0.02
+# Redis with everysec loses at most its last second, as does a replica that takes over here.
+LOST_S = (0.2, 1.0)
+
+
+class LosesWrites(Protocol):
+    """A Redis that loses what it wrote last: of ``losing`` see ``losing_redis`` and ``failing_cluster``."""
+
+    @property
+    def url(self) -> str: ...
+
+    def losing(self, within_s: float) -> AbstractContextManager[int]: ...
 
 
 class Shop:
     """What shoppers did, where it stands on the log, and what Redis has to hold because of it."""
 
-    def __init__(self, kafka: KafkaSettings, redis: LosingRedis, seed: int) -> None:
+    def __init__(self, kafka: KafkaSettings, redis: LosesWrites, seed: int) -> None:
         self.kafka, self.redis = kafka, redis
         self.log: list[Logged] = []
         self.store: FeatureStore = connected(redis.url)
@@ -81,10 +95,32 @@ class Shop:
 
     def scripts_run(self) -> int:
         """How many script calls this Redis has served since it started."""
-        for line in self.store.ask("INFO", "commandstats").decode().splitlines():
-            if line.startswith("cmdstat_evalsha:calls="):
-                return int(line.partition("=")[2].partition(",")[0])
-        return 0
+        figures = (
+            parse_info(reply).get("cmdstat_evalsha", "") for reply in self.store.ask_every("INFO", "commandstats")
+        )
+        return sum(int(shown.removeprefix("calls=").partition(",")[0]) for shown in figures if shown)
+
+    def lose_writes(self, worker: Child, losses: int) -> Sequence[float]:
+        """Redis loses writes so many times under a worker that lives; how long each time until that went on, seconds.
+
+        Few users and few items act, so that the next write to a key that lost some would hide the hole at once.
+        """
+        found, recovered = 0, []
+        for _ in range(3 * losses):
+            with self.acting(users=12, items=20):
+                # Positions are committed again, so that the next ones soon are.
+                before = committed(self.kafka, "feature_updater", INTERACTIONS)
+                worker.until(
+                    lambda before=before: committed(self.kafka, "feature_updater", INTERACTIONS) != before  # type: ignore[misc]
+                )
+                with self.redis.losing(self._chance.uniform(*LOST_S)) as lost:
+                    lost_at = time.monotonic()
+                worker.until(self._scripts_run_again)
+                recovered.append(time.monotonic() - lost_at)
+            found += lost > 0
+            if found == losses:
+                return recovered
+        pytest.fail("Redis lost something too seldom")
 
     def settle(self, worker: Child | Forked) -> Ledger:
         """Wait until the worker has taken everything, and end it; what there has to be now."""
@@ -118,6 +154,14 @@ class Shop:
     def _act(self, users: int, items: int) -> None:
         """What comes at once."""
         self._produce(self._made(AT_ONCE, users, items))
+
+    def _scripts_run_again(self) -> bool:
+        try:
+            if not self.store.connected:
+                self.store.connect()
+            return self.scripts_run() > 0
+        except InfrastructureError:
+            return False  # a node of a cluster may tell of the past yet
 
     def _made(self, number: int, users: int, items: int) -> list[Interaction]:
         chance, events = self._chance, list[Interaction]()

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.reliability_document import REDIS_LOSES, UPDATER_DIES
-from millrace.topics import INTERACTIONS
 from tests.chaos.fault_points import FEATURE_UPDATER, NTH, POINT
 from tests.chaos.forking import Forking
 from tests.chaos.impatient import impatient_kafka
@@ -18,7 +17,6 @@ from tests.chaos.losing_redis import LosingRedis
 from tests.chaos.results import report, times
 from tests.chaos.shop import Shop
 from tests.conftest import StartProcess
-from tests.stream_support import committed
 
 SEED = 20_260_101
 # So many kills at random moments, and one at each fault point.
@@ -29,8 +27,6 @@ LOSSES = 3 * times()
 LIFE_S = 1.5
 # Scripts of a life are sent in some 30 pieces, some of which load the scripts; there is a commit every half second.
 CALLS = {"in the middle of the scripts of a batch": (20, 40), "between states and positions": (1, 2)}
-# Redis with everysec loses at most its last second.
-LOST_S = (0.2, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -73,28 +69,9 @@ def test_killed_at_random_and_at_every_fault_point_every_counter_equals_the_ledg
 
 
 def test_redis_loses_its_last_second_under_a_worker_that_lives(shop: Shop, process: StartProcess) -> None:
-    """Few users and few items, so that the next write to a key that lost some would hide the hole at once."""
-    chance = random.Random(SEED)
     worker = process("workers.feature_updater", env=shop.env)
-    losses, recovered = 0, []
-    for _ in range(3 * LOSSES):
-        with shop.acting(users=12, items=20):
-            # Positions are committed again, so that the next ones soon are.
-            before = committed(shop.kafka, "feature_updater", INTERACTIONS)
-            worker.until(
-                lambda before=before: committed(shop.kafka, "feature_updater", INTERACTIONS) != before  # type: ignore[misc]
-            )
-            with shop.redis.losing(chance.uniform(*LOST_S)) as lost:
-                lost_at = time.monotonic()
-            shop.store.connect()
-            worker.until(shop.scripts_run)
-            recovered.append(time.monotonic() - lost_at)
-        losses += lost > 0
-        if losses == LOSSES:
-            break
-    else:
-        pytest.fail("Redis lost something too seldom")
+    recovered = shop.lose_writes(worker, LOSSES)
     ledger = shop.settle(worker)
     assert worker.popen.returncode == 0, worker.output()
-    report(REDIS_LOSES, losses, shop.found(ledger), recovered)
+    report(REDIS_LOSES, LOSSES, shop.found(ledger), recovered)
     shop.assert_equals(ledger)

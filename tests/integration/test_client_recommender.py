@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 import grpc
 import pytest
 from click.testing import CliRunner
+from grpc_health.v1.health import HealthServicer
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from deploy.embedded.ports import free_port
 from millrace.cli.recommend import command
@@ -42,14 +45,14 @@ from tests.processes import PATIENCE_S
 class Service(RecommendationServiceServicer):
     """Answers k items named after the user; fails first, or hangs, where the test says so."""
 
-    unavailable: int = 0
+    failing: list[grpc.StatusCode] = field(default_factory=list)
     calls: int = 0
     released: threading.Event = field(default_factory=threading.Event)
 
     def Recommend(self, request: RecommendRequest, context: grpc.ServicerContext) -> RecommendResponse:  # noqa: N802
         self.calls += 1
-        if self.calls <= self.unavailable:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
+        if self.failing:
+            context.abort(self.failing.pop(), "restarting")
         if request.user_id == "slow":
             self.released.wait(5)
         if request.user_id == "refused":
@@ -130,10 +133,30 @@ def test_invalid_requests_are_not_sent_and_refused_ones_name_the_field(service: 
 
 def test_a_restarting_service_is_asked_again(service: tuple[Service, str]) -> None:
     served, target = service
-    served.unavailable = 2
+    served.failing = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED]
     with RecommenderClient(target) as recommender:
         assert recommender.recommend("ann", k=1).item_ids == ("ann-0",)
     assert served.calls == 3
+
+
+def test_a_service_that_drains_is_not_asked() -> None:
+    served, health = Service(), HealthServicer()
+    server = grpc.server(ThreadPoolExecutor(4))
+    add_RecommendationServiceServicer_to_server(served, server)
+    add_HealthServicer_to_server(health, server)
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    name = "millrace.v1.RecommendationService"
+    health.set(name, HealthCheckResponse.NOT_SERVING)
+    server.start()
+    try:
+        with RecommenderClient(target) as impatient, RecommenderClient(target, wait_for_ready=True) as patient:
+            with pytest.raises(RecommenderUnavailable):
+                impatient.recommend("ann")
+            assert served.calls == 0
+            health.set(name, HealthCheckResponse.SERVING)
+            assert patient.recommend("ann", k=1).item_ids == ("ann-0",)
+    finally:
+        server.stop(grace=None).wait()
 
 
 def test_a_slow_service_meets_the_deadline(service: tuple[Service, str]) -> None:

@@ -12,6 +12,7 @@ from millrace.errors import InfrastructureError, MillraceError
 from millrace.features.store import FeatureStore, load_script
 from millrace.features.topic_guard import accept_topics, check_topics
 from millrace.features.writer import FeatureWriter, item_script
+from millrace.redis_link import Server
 from millrace.settings import FeatureSettings, RedisSettings
 from millrace.v1.interaction_pb2 import Interaction
 from tests.feature_ledger import CLICK, Logged
@@ -86,8 +87,8 @@ def test_a_worker_that_is_behind_notices_a_restart_at_the_next_tick(server: Redi
 def test_redis_py_itself_would_bridge_it(server: RedisServer) -> None:
     """The trap that the store avoids: a connection of redis-py connects again when it sends."""
     store = connected(server.url)
-    connection = store._connected()
-    connection.disconnect()
+    assert isinstance(store._redis, Server)
+    store._redis._connected().disconnect()
     with pytest.raises(InfrastructureError):
         store.ask("PING")
     assert not store.connected

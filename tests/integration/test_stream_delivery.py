@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
     AdminClient,
     AlterConfigOpType,
@@ -18,9 +19,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 )
 
 from millrace.settings import KafkaSettings
-from millrace.stream.clients import admin_config
+from millrace.stream import logs
+from millrace.stream.clients import admin_config, producer_config
 from millrace.topics import IMPRESSIONS, INTERACTIONS, ITEM_STATE, ITEMS
 from tests.conftest import Child, StartProcess
+from tests.processes import PATIENCE_S
 from tests.stream_support import Journal, committed, get, headers_of, interaction, read_all, ready, send
 
 # Longer than the runtime's commit interval (0.5 s) and the worker's journal need: what would be committed too
@@ -250,6 +253,49 @@ def test_readyz_shows_the_progress_of_each_partition(
     body = json.loads(get(child, name, "/readyz")[1])
     assert (body["process"], body["ready"], body["missing"], body["role"]) == (name, True, [], "member")
     assert get(child, name, "/nothing")[0] == 404
+
+
+def test_a_partition_that_stands_still_is_named_though_the_process_lives(
+    process: StartProcess, env: dict[str, str], topics_applied: KafkaSettings, journal: Journal
+) -> None:
+    """Two real causes: a transaction that somebody left open, behind which readers of the committed wait; and a
+    handler that does not come back.
+    """
+    name, stuck = "stalled", 1
+    child = process(*arguments(name, journal), env=env | {"MILLRACE_STREAM_STALLED_AFTER_MS": "1000"})
+    child.until(lambda: ready(child, name))
+
+    def missing() -> list[str]:
+        status, body = get(child, name, "/readyz")
+        assert get(child, name, "/healthz")[0] == 200
+        found: list[str] = json.loads(body)["missing"]
+        assert (status == 200) == (not found)
+        return found
+
+    user, value, headers = interaction("left open")
+    writer = Producer(producer_config(topics_applied) | {"transactional.id": "left open"}, logger=logs.kafka_logger())
+    writer.init_transactions()
+    writer.begin_transaction()
+    writer.produce(INTERACTIONS.name, value, user, stuck, headers=dict(headers))
+    assert writer.flush(PATIENCE_S) == 0
+    places = send(topics_applied, INTERACTIONS, [interaction("behind it")], partition=stuck)
+    elsewhere = send(topics_applied, INTERACTIONS, [interaction("elsewhere")], partition=stuck + 1)
+    child.until(
+        lambda: missing() and missing()[0].startswith(f"no progress for more than 1 s in interactions/{stuck} (")
+    )
+    child.until(lambda: journal.has(elsewhere))
+    assert not journal.has(places)
+    writer.commit_transaction()
+    child.until(lambda: journal.has(places) and not missing())
+
+    blocked = journal.path.with_name("journal.blocked")
+    blocked.touch()
+    places = send(topics_applied, INTERACTIONS, [interaction("blocks")], partition=stuck)
+    child.until(
+        lambda: missing() and missing()[0].startswith(f"one batch of interactions/{stuck} takes longer than 1 s")
+    )
+    blocked.unlink()
+    child.until(lambda: journal.has(places) and not missing())
 
 
 def test_output_that_does_not_arrive_is_sent_again_before_anything_is_committed(

@@ -97,7 +97,7 @@ def test_a_partition_with_lag_that_does_not_move_is_named(watch: Watch, time: Ti
     status.publish(snapshot(watch, time, 7))
     found = status.readiness()
     assert not found.ready
-    assert found.missing == ["no progress for more than 30 s in interactions/1"]
+    assert found.missing == ["no progress for more than 30 s in interactions/1 (40 s)"]
     status.publish(snapshot(watch, time, 8))
     assert status.readiness().ready
 
@@ -119,7 +119,9 @@ def test_a_loop_that_hangs_is_not_ready(watch: Watch, time: Time) -> None:
     status = Status(STALLED_AFTER_S, time)
     status.publish(snapshot(watch, time, 7))
     time.now += STALLED_AFTER_S + 1
-    assert status.readiness().missing == ["one batch takes longer than 30 s"]
+    assert status.readiness().missing == ["one turn takes longer than 30 s (31 s so far)"]
+    status.in_hand([AT])
+    assert status.readiness().missing == ["one batch of interactions/1 takes longer than 30 s (31 s so far)"]
 
 
 def test_a_stand_by_is_ready_without_partitions_and_a_member_is_not(time: Time) -> None:
