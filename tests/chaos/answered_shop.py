@@ -152,7 +152,7 @@ class AnsweredShop(Shop):
         number = next(self._probes)
         self._since_ms += 2 * WINDOW_MS
         for place in range(self.kafka.partitions):
-            self._produce([click(f"closing {number}", "closing", self._since_ms)], place)
+            self._produce([click(f"closing {number}", f"closing-{place}", self._since_ms)], place)
         expected = len(self.answers.expected())
 
         def decided() -> bool:
