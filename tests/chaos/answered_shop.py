@@ -29,7 +29,7 @@ from tests.chaos.shop import T0, Shop, click
 from tests.contracts import by_any_release
 from tests.feature_ledger import Ledger
 from tests.feature_support import clicks
-from tests.processes import PATIENCE_S, in_time
+from tests.processes import PATIENCE_S
 
 # Everything that readers do is within the window; then all windows are closed, and who is answered next is later.
 WINDOW_MS = 10 * DAY_MS
@@ -162,7 +162,10 @@ class AnsweredShop(Shop):
                     self._decided += len(record.message.slots)
             return self._decided >= expected
 
-        in_time(decided, interval_s=0)
+        began = time.monotonic()
+        while not decided():
+            late = time.monotonic() > began + PATIENCE_S
+            assert not late, f"{self._decided} of {expected} slots were decided:\n{joiners.stands()}"
         joiners.terminate()
         self._outcomes = [one for one in values(self.kafka, OUTCOMES.name, Outcome) if isinstance(one, Outcome)]
         ledger = self.settle(updaters.members.pop())

