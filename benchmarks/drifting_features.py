@@ -88,12 +88,12 @@ def watch_features(rng: np.random.Generator, naive: bool = False, looks: int = L
         Reference(each.name, each.cells, each.blocks.sum(axis=0, keepdims=True), each.missing.sum(keepdims=True))
         for each in references
     ]
-    for now in windows(references, rng, looks=looks):
-        ours |= any(finding.alarm for finding in compare(references, now, dial))
+    for window in windows(references, rng, looks=looks):
+        ours |= any(finding.alarm for finding in compare(references, window, dial))
         if naive and not (independent and tenth and quarter):
-            tests = [kolmogorov_smirnov(each, now[each.name], 0.05 / FEATURES) for each in plain]
+            tests = [kolmogorov_smirnov(each, window[each.name], 0.05 / FEATURES) for each in plain]
             independent |= any(test.p_value <= 0.05 / FEATURES for test in tests)
-            most = max(population_stability(each, now[each.name], 0.05).statistic for each in plain)
+            most = max(population_stability(each, window[each.name], 0.05).statistic for each in plain)
             tenth, quarter = tenth or most > 0.1, quarter or most > 0.25
     return Seen(ours, independent, tenth, quarter)
 
@@ -101,8 +101,8 @@ def watch_features(rng: np.random.Generator, naive: bool = False, looks: int = L
 def looks_until_found(shift: float, rng: np.random.Generator) -> float:
     """Looks until the feature that is shifted from the first hour on is found; ``LOOKS + 1``: another or none was."""
     references, dial = features(rng), Dial()
-    for look, now in enumerate(windows(references, rng, shift), 1):
-        names = {finding.name for finding in compare(references, now, dial) if finding.alarm}
+    for look, window in enumerate(windows(references, rng, shift), 1):
+        names = {finding.name for finding in compare(references, window, dial) if finding.alarm}
         if names:
             return look if names == {references[0].name} else LOOKS + 1
     return LOOKS + 1
