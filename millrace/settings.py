@@ -479,7 +479,7 @@ class StackSettings(_Group):
 
     model_config = SettingsConfigDict(env_prefix="MILLRACE_STACK_", extra="ignore", frozen=True)
 
-    kafka_version: str = Field("4.4.0", description="Version of Apache Kafka whose jars are resolved.")
+    kafka_version: str = Field("4.2.2", description="Version of Apache Kafka whose jars are resolved.")
     kafka_port: Port = Field(9092, description="Port of Kafka; another free one is taken if it is in use.")
     kafka_heap_mb: Positive = Field(384, description="Heap of the broker, MiB.")
     redis: Literal["auto", "packaged"] = Field(

@@ -28,7 +28,7 @@ from deploy.embedded.member import running
 from deploy.embedded.ports import free_port
 from millrace import topics
 
-IMAGE = "apache/kafka:4.4.0"
+IMAGE = "apache/kafka:4.2.2"
 OUR_TOPICS = frozenset(name for topic in topics.ALL for name in (topic.name, topic.dlq))
 
 

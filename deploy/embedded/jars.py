@@ -51,6 +51,11 @@ def classpath(version: str, say: Say = silent) -> tuple[Path, ...]:
         ) from error
 
 
+def version(jars: Sequence[Path]) -> str:
+    """Which Kafka a class path holds."""
+    return next(jar.stem.removeprefix("kafka_2.13-") for jar in jars if jar.name.startswith("kafka_2.13-"))
+
+
 def fetched(version: str) -> bool:
     """Whether the broker's own jar is in the machine's Maven cache; asks no server."""
     from jgo.maven import MavenContext

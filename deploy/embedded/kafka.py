@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.embedded.jars import version
 from deploy.embedded.member import NotReady, clean_environment, connect
-from millrace.errors import InfrastructureError
+from millrace.errors import InfrastructureError, MillraceError
 
 # The formatting takes 1.1 s on an idle machine.
 FORMAT_TIMEOUT_S = 60
 # In the broker's folder.
 STORAGE = "data"
+# In its storage: which Kafka formatted it. Where nothing says it, 4.4.0 did: the only one before this was written.
+FORMATTED_BY, AT_FIRST = "formatted-by", "4.4.0"
 
 PROPERTIES = {
     "process.roles": "broker,controller",
@@ -73,6 +76,11 @@ def class_archive(jars: Sequence[Path]) -> Path:
 
     made_of = (JAVA, JAVA.stat().st_mtime_ns, *JVM_OPTIONS, *jars)
     return ARCHIVES / hashlib.sha256("\n".join(map(str, made_of)).encode()).hexdigest()[:16]
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """What decides about metadata: a bug-fix release reads what the others of its line write."""
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def new_cluster_id() -> str:
@@ -132,10 +140,19 @@ class Kafka:
         return f"127.0.0.1:{self.port}"
 
     def prepare(self) -> None:
-        """Write server.properties (ports may change between starts) and format the storage once."""
+        """Write server.properties (ports may change between starts) and format the storage once.
+
+        Raises
+        ------
+        MillraceError
+            A later Kafka has written the data.
+        InfrastructureError
+            Formatting failed.
+        """
         properties = self._properties_file
         properties.write_text("".join(f"{name}={value}\n" for name, value in self.properties().items()))
         if (self.folder / STORAGE / "meta.properties").exists():
+            self._check_readable()
             return
         cluster_id = self.cluster_id or new_cluster_id()
         # --ignore-formatted: a format that was killed half-way is finished. The id is joined to its option with "=",
@@ -152,6 +169,7 @@ class Kafka:
         )
         if formatted.returncode != 0:
             raise InfrastructureError("kafka", f"formatting its storage failed:\n{formatted.stdout}{formatted.stderr}")
+        (self.folder / STORAGE / FORMATTED_BY).write_text(version(self.jars))
 
     def properties(self) -> Mapping[str, str]:
         """The broker's configuration."""
@@ -184,6 +202,16 @@ class Kafka:
             raise NotReady(f"no metadata from {self.address} ({error})") from error
         if self.node not in metadata.brokers:
             raise NotReady(f"{self.address} does not name broker {self.node} yet")
+
+    def _check_readable(self) -> None:
+        """No Kafka reads the metadata of a later one."""
+        said = self.folder / STORAGE / FORMATTED_BY
+        by, ours = said.read_text() if said.exists() else AT_FIRST, version(self.jars)
+        if _release(by) > _release(ours):
+            raise MillraceError(
+                f"the data in {self.folder} were written by Kafka {by}, which {ours} cannot read: "
+                f"use the Kafka of before (MILLRACE_STACK_KAFKA_VERSION={by}), or remove that folder"
+            )
 
     @property
     def _properties_file(self) -> Path:

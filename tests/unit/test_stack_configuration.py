@@ -107,6 +107,21 @@ def test_an_older_redis_refuses_the_data_of_a_newer_one(tmp_path: Path) -> None:
         Redis(tmp_path, 21_000, "packaged").prepare()
 
 
+@pytest.mark.parametrize(("by", "refused"), [("4.4.0", True), ("", True), ("4.2.9", False), ("4.1.0", False)])
+def test_an_older_kafka_refuses_the_data_of_a_newer_one(tmp_path: Path, by: str, refused: bool) -> None:
+    """It would die of a stack trace. Storage that says nothing is from when 4.4.0 was the only one."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "meta.properties").touch()
+    if by:
+        (tmp_path / "data" / "formatted-by").write_text(by)
+    kafka = Kafka(tmp_path, 21_000, 21_001, jars=(Path("kafka-clients-4.2.2.jar"), Path("kafka_2.13-4.2.2.jar")))
+    if refused:
+        with pytest.raises(MillraceError, match=r"MILLRACE_STACK_KAFKA_VERSION=4\.4\.0"):
+            kafka.prepare()
+    else:
+        kafka.prepare()
+
+
 def test_supervisord_reads_back_what_was_meant(tmp_path: Path) -> None:
     """Spaces, percent signs and quotes in paths and arguments arrive in the program as they were."""
     program = Program(
