@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from millrace.errors import InfrastructureError, MillraceError
 from millrace.settings import KafkaSettings, StreamSettings
@@ -31,6 +31,10 @@ _CLASSIC_HEARTBEAT_MS = 2_000
 # How long to wait for the broker to name a topic's partitions, and how soon to ask again.
 _ASK_TIMEOUT_S = 2.0
 _ASK_AGAIN_S = 0.5
+# Where a partition stands until the runtime seeks, which is before it reads. Not a position that has to be looked up:
+# librdkafka refuses to seek while it asks for the committed one, and goes back to the beginning after a seek when the
+# answer about where that is comes late.
+_NO_LOOKUP = 0
 
 
 class Owner(Protocol):
@@ -140,7 +144,7 @@ class GroupMembership:
         self._consumer.close()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        _assign_paused(consumer, self._kafka, partitions)
+        assign_paused(consumer, self._kafka, partitions)
         self._owner.gained(_names(partitions))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -214,7 +218,7 @@ class LeaderMembership:
         if missing:
             raise InfrastructureError("kafka", f"no {', '.join(missing)} yet; run millrace topics apply")
         self._owned = [
-            TopicPartition(name, number, OFFSET_BEGINNING) for name in self._topics for number in known[name].partitions
+            TopicPartition(name, number, _NO_LOOKUP) for name in self._topics for number in known[name].partitions
         ]
         self._consumer.assign(self._owned)
         self._consumer.pause(self._owned)
@@ -222,7 +226,7 @@ class LeaderMembership:
 
     def _on_elected(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if partitions:
-            _assign_paused(consumer, self._kafka, partitions)
+            assign_paused(consumer, self._kafka, partitions)
             self._leads = True
             log.info("leads")
 
@@ -244,12 +248,9 @@ class LeaderMembership:
             self._owned = []
 
 
-def _assign_paused(consumer: Consumer, kafka: KafkaSettings, partitions: Sequence[TopicPartition]) -> None:
-    """Take partitions in a rebalance without reading: the runtime seeks and resumes them when the worker is ready.
-
-    The position is explicit, because librdkafka refuses to seek while it still asks for the committed one.
-    """
-    assigned = [TopicPartition(at.topic, at.partition, OFFSET_BEGINNING) for at in partitions]
+def assign_paused(consumer: Consumer, kafka: KafkaSettings, partitions: Sequence[TopicPartition]) -> None:
+    """Take partitions in a rebalance without reading: the runtime seeks and resumes them when the worker is ready."""
+    assigned = [TopicPartition(at.topic, at.partition, _NO_LOOKUP) for at in partitions]
     if kafka.group_protocol == "consumer":
         consumer.incremental_assign(assigned)
     else:
