@@ -1,7 +1,8 @@
-"""Threads that a process cannot do without: when one ends by an error, the process ends too."""
+"""Threads that a process cannot do without, and threads that it leaves behind."""
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -39,3 +40,30 @@ class Indispensable:
     def _on_failure(self, failure: threading.ExceptHookArgs) -> None:
         self._failed.append(failure)
         self._stop()
+
+
+def in_time(call: Callable[[], object], timeout_s: float) -> None:
+    """Make a call that may never return; the thread that makes it is left behind then.
+
+    Raises
+    ------
+    TimeoutError
+        It has not returned by then. It may yet do what it was called for.
+    """
+    ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - it is the caller's
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    threading.Thread(target=run, name=f"in time: {call!r}", daemon=True).start()
+    try:
+        error = ended.get(timeout=timeout_s)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {timeout_s:g} s") from None
+    if error is not None:
+        raise error

@@ -1,14 +1,15 @@
 """What a worker sends, its state's changelog and the positions of its input, in one atomic write.
 
-A process has one producer with an id of its own. Who was replaced in the group is refused by the broker when it adds
-its positions (KIP-447), and whoever follows waits for positions that a transaction still holds: so no process can
-commit on an old state.
+A process has one producer at a time, and one id for all of them: each ends what the one before left open. Who was
+replaced in the group is refused by the broker when it adds its positions (KIP-447), and whoever follows waits for
+positions that a transaction still holds: so no process can commit on an old state.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import structlog
@@ -19,6 +20,7 @@ from millrace.settings import KafkaSettings, StreamSettings
 from millrace.stream import logs
 from millrace.stream.output import KafkaOutput
 from millrace.stream.progress import Parcel
+from millrace.stream.threads import in_time
 from millrace.stream.worker import Headers, Output, Partition
 from millrace.topics import Topic
 
@@ -26,6 +28,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 # A commit takes milliseconds; the rest is for a broker that restarts or is under load.
 _TIMEOUT_S = 10.0
+# librdkafka keeps to the time that it is given, but may never come back when the coordinator of positions has died.
+_HANGS_AFTER_S = _TIMEOUT_S + 1.0
 
 
 @runtime_checkable
@@ -63,7 +67,10 @@ class TransactionalOutput(KafkaOutput):
         on_stats: Callable[[str], None],
         timeout_s: float,
     ) -> None:
-        self._transactions: dict[str, Any] = {"transaction.timeout.ms": round(timeout_s * 1_000)}
+        self._transactions: dict[str, Any] = {
+            "transactional.id": f"millrace.{worker}.{uuid.uuid4()}",
+            "transaction.timeout.ms": round(timeout_s * 1_000),
+        }
         self._fresh = True
         self._doomed = False
         self.open = False
@@ -81,7 +88,7 @@ class TransactionalOutput(KafkaOutput):
         offsets = [TopicPartition(*partition, offset) for partition, offset in positions.items() if offset >= 0]
         try:
             if offsets:
-                self._producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), _TIMEOUT_S)
+                self._add_positions(offsets, consumer)
             self._producer.commit_transaction(_TIMEOUT_S)
         except KafkaException as error:
             self._doomed = True
@@ -130,8 +137,18 @@ class TransactionalOutput(KafkaOutput):
             self.open = True
 
     def _connect(self) -> Producer:
-        identity = {"transactional.id": f"millrace.{self._worker}.{uuid.uuid4()}"}
-        return Producer(self._config | self._transactions | identity, logger=logs.kafka_logger())
+        return Producer(self._config | self._transactions, logger=logs.kafka_logger())
+
+    def _add_positions(self, positions: list[TopicPartition], consumer: Consumer) -> None:
+        """Add them to the transaction. A producer that hangs is left behind, and the next one ends what it began."""
+        add = partial(
+            self._producer.send_offsets_to_transaction, positions, consumer.consumer_group_metadata(), _TIMEOUT_S
+        )
+        try:
+            in_time(add, _HANGS_AFTER_S)
+        except TimeoutError as error:
+            self._failure, self._doomed = "the producer hangs", True
+            raise InfrastructureError("kafka", f"transaction: no answer within {_HANGS_AFTER_S:g} s") from error
 
     def _send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int = -1) -> None:
         self._begin()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from millrace.errors import MillraceError
-from millrace.stream.threads import Indispensable
+from millrace.stream.threads import Indispensable, in_time
 
 
 def failing() -> None:
@@ -41,3 +41,18 @@ def test_an_error_of_the_process_itself_comes_first() -> None:
 
 def test_nothing_is_raised_where_nothing_failed() -> None:
     process(lambda: None)
+
+
+def test_a_call_that_returns_has_been_made_and_its_error_is_the_callers() -> None:
+    made: list[int] = []
+    in_time(lambda: made.append(1), timeout_s=60)
+    assert made == [1]
+    with pytest.raises(ZeroDivisionError):
+        in_time(lambda: 1 // 0, timeout_s=60)
+
+
+def test_a_call_that_never_returns_is_left_behind() -> None:
+    ends = threading.Event()
+    with pytest.raises(TimeoutError, match=r"0\.01 s"):
+        in_time(ends.wait, timeout_s=0.01)
+    ends.set()
