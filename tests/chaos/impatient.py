@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -100,6 +101,15 @@ class Brokers:
     def stop(self, node: int) -> None:
         """SIGTERM: it hands over what it leads, closes its logs and ends."""
         stop(self._processes[node])
+
+    @contextmanager
+    def silent(self, node: int) -> Iterator[None]:
+        """It answers nothing in a ``with`` block, and everything afterwards."""
+        self._processes[node].send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._processes[node].send_signal(signal.SIGCONT)
 
     def start(self, node: int) -> None:
         """Start it again, and wait until clients may use it."""
