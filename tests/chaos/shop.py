@@ -39,6 +39,8 @@ T0 = 1_700_000_000_000
 FEATURES = FeatureSettings(neighbours_kept=10_000)
 # While shoppers act they do less than 1,000 things a second, and several times as many in the longer form.
 AT_ONCE, PAUSE_S = 20 * min(5, times()), 0.02
+# Of all that they do, one thing is to ask to be forgotten.
+FORGET_EVERY = 400
 # Redis with everysec loses at most its last second, as does a replica that takes over here.
 LOST_S = (0.2, 1.0)
 
@@ -167,7 +169,9 @@ class Shop:
         chance, events = self._chance, list[Interaction]()
         for _ in range(number):
             at = next(self._numbers)
-            kind: Any = chance.choices((CLICK, VIEW, PURCHASE, DISLIKE, FORGET), (700, 200, 50, 40, 2))[0]
+            kind: Any = chance.choices((CLICK, VIEW, PURCHASE, DISLIKE), (700, 200, 50, 40))[0]
+            if at % FORGET_EVERY == FORGET_EVERY // 2:
+                kind = FORGET
             event = click(f"e{at}", f"user {chance.randrange(users)}", T0 + at * 1_000 + chance.randrange(HOUR_MS))
             event.type = kind
             event.item_id = "" if kind == FORGET else f"item-{int(chance.paretovariate(0.8)) % items}"

@@ -17,8 +17,6 @@ from tests.chaos.losing_redis import LosingRedis
 from tests.chaos.members import CLOCK_SEED, JUMPS, LATER
 from tests.chaos.results import report, times
 
-pytestmark = pytest.mark.chaos
-
 SEED = 20_261_129
 # As many partitions as there are processes at most, so that each of them gets some.
 MOST = 4
@@ -121,7 +119,6 @@ def test_processes_are_upgraded_and_rolled_back_one_at_a_time(stack: Stack, fork
                     result.recovered.append(stack.shop.moves(*groups))
 
 
-# On a busy machine a broker that comes back may take minutes to lead its partitions again, and a drain ends before it.
 @pytest.mark.timeout(600 + 60 * RESTARTS)
 def test_the_broker_restarts_and_nobody_else(stack: Stack, forking: Forking) -> None:
     groups = two_groups(forking)

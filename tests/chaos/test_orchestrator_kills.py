@@ -41,7 +41,7 @@ from tests.processes import in_time
 from tests.quick_training import HAS_TO_BE_KILLED, WAITS
 
 SEED = 20_261_127
-KILLS = 6 * (times() - 1)
+KILLS = 12 * (times() - 1)
 MODEL = "ranker"
 COLLECT_MS = 1_500
 STOPPED = ExperimentState.EXPERIMENT_STATE_STOPPED
