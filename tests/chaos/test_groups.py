@@ -102,6 +102,7 @@ def test_the_clocks_of_workers_jump(stack: Stack, forking: Forking) -> None:
         result.faults = sum(member.output().count(JUMPS) for member in members)
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(600 + 120 * UPGRADES)
 def test_processes_are_upgraded_and_rolled_back_one_at_a_time(stack: Stack, forking: Forking) -> None:
     groups = two_groups(forking)

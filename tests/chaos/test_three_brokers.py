@@ -19,6 +19,9 @@ from tests.chaos.losing_redis import LosingRedis
 from tests.chaos.results import report, times
 from tests.processes import PATIENCE_S, in_time
 
+# Three brokers take a sixth of the time that all other faults take together.
+pytestmark = pytest.mark.chaos
+
 SEED = 20_261_128
 # Two of three, and each of them in the longer form: whoever coordinates a group or transactions is one of the dead.
 KILLS = 2 * times()
