@@ -109,7 +109,8 @@ timing as well. Producers are of three releases: the first, this one, and one of
 that this one does not know. `make test` does a fifth of it with a fifth of the events (but for three brokers and
 upgrades), and `CHAOS_TIMES=1 make chaos` does a fifth of all. How nothing is lost: section by section in
 [decision 2](decisions/0002-redis-layout.md), [4](decisions/0004-group-protocol.md),
-[5](decisions/0005-transactions-and-lines-of-learning.md) and [31](decisions/0031-three-traps-of-brokers-and-clients.md).
+[5](decisions/0005-transactions-and-lines-of-learning.md) and
+[31](decisions/0031-three-traps-of-brokers-and-clients.md).
 
 *Recovered* is the time from the fault to the next work done, median and longest, with a process that stands ready to
 start. A broker gives up on dead workers after 1 s here (3 s where learners take over) and on dead brokers after 5 s;
