@@ -7,16 +7,18 @@ positions that a transaction still holds: so no process can commit on an old sta
 
 from __future__ import annotations
 
+import math
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from millrace.errors import InfrastructureError
-from millrace.settings import KafkaSettings, StreamSettings
+from millrace.settings import MINUTE_MS, KafkaSettings, StreamSettings
 from millrace.stream import logs
 from millrace.stream.output import KafkaOutput
 from millrace.stream.progress import Parcel
@@ -30,6 +32,10 @@ log = structlog.stdlib.get_logger(__name__)
 _TIMEOUT_S = 10.0
 # librdkafka keeps to the time that it is given, but may never come back when the coordinator of positions has died.
 _HANGS_AFTER_S = _TIMEOUT_S + 1.0
+# What is sent in one transaction is bounded by the worker's state, not by time: where it takes longer than it may, more
+# time is given, at most as much as brokers allow by default (transaction.max.timeout.ms).
+_LONGER = 2
+_LONGEST_MS = 15 * MINUTE_MS
 
 
 @runtime_checkable
@@ -44,7 +50,8 @@ class TransactionalWorker(Protocol):
     transaction_interval_s
         Time between two commits, seconds.
     transaction_timeout_s
-        The broker aborts a transaction that is open for so long, seconds.
+        The broker aborts a transaction that is open for so long, seconds. One that takes longer is given more time when
+        it is done again.
     """
 
     transaction_interval_s: float
@@ -67,10 +74,9 @@ class TransactionalOutput(KafkaOutput):
         on_stats: Callable[[str], None],
         timeout_s: float,
     ) -> None:
-        self._transactions: dict[str, Any] = {
-            "transactional.id": f"millrace.{worker}.{uuid.uuid4()}",
-            "transaction.timeout.ms": round(timeout_s * 1_000),
-        }
+        self._id = f"millrace.{worker}.{uuid.uuid4()}"
+        self._usual_ms = self._longest_ms = round(timeout_s * 1_000)
+        self._began_at = 0.0
         self._fresh = True
         self._doomed = False
         self.open = False
@@ -89,16 +95,23 @@ class TransactionalOutput(KafkaOutput):
         try:
             if offsets:
                 self._add_positions(offsets, consumer)
-            self._producer.commit_transaction(_TIMEOUT_S)
+            self._producer.commit_transaction(max(_TIMEOUT_S, self._longest_ms / 1_000))
         except KafkaException as error:
             self._doomed = True
             raise InfrastructureError("kafka", f"transaction: {error.args[0].str()}") from error
         self.open = False
+        self._longest_ms = self._usual_ms
 
     def rewind(self) -> None:
         """Nothing of the open transaction may appear: all of it will be done again."""
         super().rewind()
         self._doomed = True
+        if self.open and (time.monotonic() - self._began_at) * 1_000 > self._longest_ms:
+            # The broker has ended it, and would end the same work again and again.
+            self._began_at = math.inf
+            self._longest_ms = min(_LONGER * self._longest_ms, _LONGEST_MS)
+            self._failure = self._failure or "the transaction took too long"
+            log.info("more time for a transaction", longest_s=self._longest_ms / 1_000)
 
     def recover(self) -> None:
         """Abort what is open, with a producer made anew where that fails.
@@ -134,10 +147,11 @@ class TransactionalOutput(KafkaOutput):
             except KafkaException as error:
                 self._failure = f"transaction: {error.args[0].str()}"
                 raise InfrastructureError("kafka", self._failure) from error
-            self.open = True
+            self.open, self._began_at = True, time.monotonic()
 
     def _connect(self) -> Producer:
-        return Producer(self._config | self._transactions, logger=logs.kafka_logger())
+        ours = {"transactional.id": self._id, "transaction.timeout.ms": self._longest_ms}
+        return Producer(self._config | ours, logger=logs.kafka_logger())
 
     def _add_positions(self, positions: list[TopicPartition], consumer: Consumer) -> None:
         """Add them to the transaction. A producer that hangs is left behind, and the next one ends what it began."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 
 import pytest
@@ -17,6 +18,9 @@ from millrace.topics import ITEM_STATE
 from millrace.v1.item_pb2 import ItemState
 from tests.processes import PATIENCE_S, in_time
 from tests.stream_support import read_all
+
+# Brokers of tests look every second for what takes too long.
+TAKES_S = 2.5
 
 
 @pytest.fixture
@@ -34,10 +38,8 @@ def recovered(output: TransactionalOutput) -> bool:
     return False
 
 
-def a_tester(kafka: KafkaSettings) -> TransactionalOutput:
-    return TransactionalOutput(
-        kafka, StreamSettings(), "tester", {}, Progress(0).sent, lambda _: None, timeout_s=PATIENCE_S
-    )
+def a_tester(kafka: KafkaSettings, timeout_s: float = PATIENCE_S) -> TransactionalOutput:
+    return TransactionalOutput(kafka, StreamSettings(), "tester", {}, Progress(0).sent, lambda _: None, timeout_s)
 
 
 def committed(kafka: KafkaSettings, key: str) -> int:
@@ -99,3 +101,28 @@ def test_a_producer_that_was_fenced_is_made_anew(
     fenced.produce(ITEM_STATE, "again", ItemState(item_id="again"), partition=0)
     commit(topics_applied, fenced)
     assert [committed(topics_applied, key) for key in ("begun", "fenced", "again")] == [0, 0, 1]
+
+
+def test_work_that_takes_longer_than_a_transaction_may_is_given_more_time(topics_applied: KafkaSettings) -> None:
+    """The windows of everything that is open may end at once; a broker that ends it each time would end it for ever."""
+    output, failures = a_tester(topics_applied, timeout_s=1.0), 0
+    in_time(lambda: recovered(output))
+
+    def done() -> bool:
+        nonlocal failures
+        try:
+            output.produce(ITEM_STATE, "large", ItemState(item_id="large"), partition=0)
+            assert output.flush(PATIENCE_S)
+            time.sleep(TAKES_S)  # the work
+            output.settle()
+            commit(topics_applied, output)
+        except InfrastructureError:
+            failures += 1
+            output.rewind()
+            in_time(lambda: recovered(output))
+            return False
+        return True
+
+    in_time(done)
+    assert failures > 0
+    assert committed(topics_applied, "large") == 1
