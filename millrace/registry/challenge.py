@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from textwrap import shorten
 
@@ -23,6 +24,9 @@ from millrace.v1.experiment_pb2 import (
 
 OLD, NEW = "old", "new"
 ISSUED_BY = "retrain_orchestrator"
+
+# As `definition_of` names them; people have no reason to.
+_OF_A_RETRAINING = re.compile(r"retrain-\d+-[0-9a-f]{8}")
 
 # In UTF-8 four times as many bytes, at most.
 _DESCRIPTION_MAX_CHARS = 200
@@ -88,11 +92,23 @@ def commands(present: Retraining, definition: ExperimentDefinition, gate: Gate, 
     return [define(present, definition, now_ms), start]
 
 
-def stop(present: Retraining, definition: ExperimentDefinition, now_ms: int) -> Command:
-    """What has the tracker stop it."""
-    command = _command(present, "stop", now_ms)
-    command.stop_experiment.experiment_id = definition.experiment_id
+def stop(experiment_id: str, now_ms: int) -> Command:
+    """What has the tracker stop it; the same command whichever retraining is the present one."""
+    command = Command(command_id=f"{experiment_id}/stop", issued_at_ms=now_ms, issued_by=ISSUED_BY, reason="retraining")
+    command.stop_experiment.experiment_id = experiment_id
     return command
+
+
+def left_behind(model_name: str, present: str, experiments: Iterable[Experiment]) -> list[str]:
+    """Experiments of retrainings that run on, though another one (``present``, or none) is the retraining's by now."""
+    return [
+        one.definition.experiment_id
+        for one in experiments
+        if one.state == RUNNING
+        and one.definition.model_name == model_name
+        and one.definition.experiment_id != present
+        and _OF_A_RETRAINING.fullmatch(one.definition.experiment_id)
+    ]
 
 
 def without_winner(record: Experiment, version: str) -> str:

@@ -20,6 +20,7 @@ from millrace.registry.retraining_as_json import status_as_dict
 from millrace.registry.triggers import look, may_train, next_by_schedule_ms
 from millrace.settings import HOUR_MS, MINUTE_MS, RetrainSettings
 from millrace.v1.drift_pb2 import DriftChannel, DriftEvidence, DriftSignal
+from millrace.v1.experiment_pb2 import Experiment, ExperimentState
 from millrace.v1.model_pb2 import ModelEventType
 from tests.processes import PATIENCE_S
 from tests.registry_support import MODEL
@@ -205,6 +206,22 @@ def test_an_experiment_that_somebody_stops_leaves_the_champion(tmp_path: Path) -
     newest = world.journal.topic.retrainings.newest
     assert newest is not None
     assert newest.note == f"experiment {next(iter(world.records))}: it was stopped before it decided"
+
+
+def test_an_experiment_that_an_earlier_retraining_left_behind_is_stopped(tmp_path: Path) -> None:
+    """A process that promoted its version died before the tracker was told, and the next retraining has begun since."""
+    world = World(tmp_path)
+    left, own = "retrain-2-0123abcd", "mine"
+    for name in (left, own):
+        record = world.records[name] = Experiment(state=ExperimentState.EXPERIMENT_STATE_RUNNING)
+        record.definition.experiment_id, record.definition.model_name = name, MODEL
+    controller, retrainer = world.orchestrator()
+    controller.reconcile()
+    controller.answer(retrain(MODEL, "test", ""))
+    controller.reconcile()
+    retrainer.step()
+    end(retrainer)
+    assert [command.stop_experiment.experiment_id for command in world.sent] == [left]
 
 
 @pytest.mark.parametrize(

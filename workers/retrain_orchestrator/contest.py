@@ -59,6 +59,34 @@ class Surroundings:
     ends: Callable[[], Sequence[Position]]
 
 
+class Asking:
+    """Sends commands to the tracker, again and again until it has acted on them.
+
+    Parameters
+    ----------
+    send
+        See :class:`Surroundings`.
+    """
+
+    def __init__(self, send: Callable[[str, Command], None]) -> None:
+        self._send = send
+        self._ids: Sequence[str] = ()
+        self._since = self._send_at = 0.0
+
+    def ask(self, commands: Sequence[Command], experiment_id: str) -> float:
+        """Send them, if it is time to; for how long they have been sent now, seconds."""
+        now, ids = time.monotonic(), [command.command_id for command in commands]
+        if ids != self._ids:
+            self._ids, self._since, self._send_at = ids, now, now
+        if now >= self._send_at:
+            for command in commands:
+                self._send(experiment_id, command)
+            # They stand in the log, also for a tracker that comes tomorrow.
+            waited = now - self._since
+            self._send_at = now + max(_SEND_AGAIN_S, waited / _SENT_MAX)
+        return now - self._since
+
+
 class Contest:
     """Takes the version of one retraining after the other through it; for one thread at a time.
 
@@ -90,9 +118,7 @@ class Contest:
         self._gate: Gate | None = None
         # What the comparison in the shadow has said, for people.
         self._found = ""
-        # The ids of the commands that are sent until they are acted on: since when, and the next time.
-        self._asked: Sequence[str] = ()
-        self._asked_since = self._send_at = 0.0
+        self._asking, self._stopping = Asking(surroundings.send), Asking(surroundings.send)
 
     def step(self, present: Retraining, champion: str, now_ms: int) -> None:
         """Do what is open now; does not wait for jobs.
@@ -126,7 +152,19 @@ class Contest:
             self._await(present, record, now_ms)
         elif record.state == challenge.RUNNING:
             # Cancelled, or somebody promoted the version.
-            self._ask([challenge.stop(present, record.definition, now_ms)], name)
+            self._asking.ask([challenge.stop(name, now_ms)], name)
+
+    def stop_left_behind(self, newest: Retraining, now_ms: int) -> None:
+        """See that no earlier retraining's experiment runs on: who promoted its version died before the tracker knew.
+
+        Raises
+        ------
+        MillraceError
+            Kafka failed.
+        """
+        name = self._definition(newest, known=True).experiment_id
+        for other in challenge.left_behind(self._model_name, name, self._around.experiments())[:1]:
+            self._stopping.ask([challenge.stop(other, now_ms)], other)
 
     def stand_by(self) -> bool:
         """No job is wanted here, now; whether none works any more."""
@@ -184,7 +222,7 @@ class Contest:
         if record.definition.experiment_id:
             return True
         definition = self._definition(present, known=False)
-        asked_s = self._ask([challenge.define(present, definition, now_ms)], definition.experiment_id)
+        asked_s = self._asking.ask([challenge.define(present, definition, now_ms)], definition.experiment_id)
         return False if asked_s * 1_000 > self._settings.tracker_wait_ms else None
 
     def _challenge(self, present: Retraining, gate: Gate, now_ms: int) -> None:
@@ -194,7 +232,7 @@ class Contest:
         if problem:
             self._note(f"the experiment waits: {problem}")
         else:
-            self._ask(challenge.commands(present, definition, gate, now_ms), definition.experiment_id)
+            self._asking.ask(challenge.commands(present, definition, gate, now_ms), definition.experiment_id)
 
     def _await(self, present: Retraining, record: Experiment, now_ms: int) -> None:
         """See that the experiment ends; a winner is promoted by its decision."""
@@ -205,7 +243,7 @@ class Contest:
             why = f"no decision after {self._settings.experiment_max_ms / DAY_MS:g} days" if late else why
             self._write(present, RetrainingStep(REJECTED, f"experiment {name}: {why}"))
         elif late and record.state == challenge.RUNNING:
-            self._ask([challenge.stop(present, record.definition, now_ms)], name)
+            self._asking.ask([challenge.stop(name, now_ms)], name)
 
     def _measured(self, present: Retraining, champion: str, now_ms: int) -> Gate | None:
         """What is known of the version beside this champion; None while it is measured."""
@@ -240,16 +278,3 @@ class Contest:
 
     def _definition(self, present: Retraining, known: bool) -> ExperimentDefinition:
         return challenge.definition_of(self._model_name, present, self._settings.challenged_share, unknown=not known)
-
-    def _ask(self, commands: Sequence[Command], experiment_id: str) -> float:
-        """Send commands to the tracker, again and again until it has acted on them; for how long now, seconds."""
-        now, ids = time.monotonic(), [command.command_id for command in commands]
-        if ids != self._asked:
-            self._asked, self._asked_since, self._send_at = ids, now, now
-        if now >= self._send_at:
-            for command in commands:
-                self._around.send(experiment_id, command)
-            # They stand in the log, also for a tracker that comes tomorrow.
-            waited = now - self._asked_since
-            self._send_at = now + max(_SEND_AGAIN_S, waited / _SENT_MAX)
-        return now - self._asked_since

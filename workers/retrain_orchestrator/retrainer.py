@@ -81,6 +81,7 @@ class Retrainer:
             self._contest.stand_by()
         if newest is None:
             return
+        self._contest.stop_left_behind(newest, now_ms)
         if newest.state == State.COLLECTING:
             self._collect(newest, now_ms)
         elif newest.state == State.TRAINING:
