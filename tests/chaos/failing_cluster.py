@@ -51,6 +51,12 @@ class FailingCluster:
             for place in range(len(self._nodes))
             if self._facts(place).get("master_port") == self._nodes[master].port
         )
+        # Else it is two faults: what came while this master had no replica is lost with it, as is documented.
+        begun = self._facts(master)["master_repl_offset"]
+        in_time(lambda: self._facts(master)["slave0"]["offset"] >= begun)
+        if within_s:
+            known = self._waits(master)
+            in_time(lambda: self._waits(master) > known)
         # One that stands cannot come back for what it was not sent.
         os.kill(self._processes[replica].pid, signal.SIGSTOP)
         self._clients[master].client_kill_filter(_type="replica")
@@ -82,6 +88,11 @@ class FailingCluster:
         for node, process in zip(self._nodes, self._processes, strict=True):
             wait_ready(node, lambda process=process: process.poll() is None)  # type: ignore[misc]
         return sum(self._is("slave", place) for place in range(len(self._nodes))) == len(self._nodes) // 2
+
+    def _waits(self, place: int) -> int:
+        """How often a writer has asked whether the replicas have everything."""
+        figures: dict[str, dict[str, int]] = self._clients[place].info("commandstats")
+        return figures.get("cmdstat_wait", {}).get("calls", 0)
 
     def _is(self, role: str, place: int) -> bool:
         return str(self._facts(place)["role"]) == role
