@@ -34,7 +34,7 @@ _TIMEOUT_S = 10.0
 _HANGS_AFTER_S = _TIMEOUT_S + 1.0
 # What is sent in one transaction is bounded by the worker's state, not by time: where it takes longer than it may, more
 # time is given, at most as much as brokers allow by default (transaction.max.timeout.ms).
-_LONGER = 2
+_LONGER = 4
 _LONGEST_MS = 15 * MINUTE_MS
 
 
