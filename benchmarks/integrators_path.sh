@@ -9,9 +9,9 @@ folder=$(mktemp -d)
 export HOME=$folder/home
 unset VIRTUAL_ENV MILLRACE_HOME
 mkdir "$HOME"
-began=$(date +%s.%N)
+began=$EPOCHREALTIME
 
-at() { printf '%6.1f s  %s\n' "$(echo "$(date +%s.%N) - $began" | bc)" "$1"; }
+at() { awk -v began="$began" -v now="$EPOCHREALTIME" -v what="$1" 'BEGIN { printf "%6.1f s  %s\n", now - began, what }'; }
 
 git clone --quiet "$repository" "$folder/shop"
 cd "$folder/shop"

@@ -154,6 +154,9 @@ class Kafka:
         if (self.folder / STORAGE / "meta.properties").exists():
             self._check_readable()
             return
+        # Said before: who is killed in between has not formatted anything, or with this one.
+        (self.folder / STORAGE).mkdir(exist_ok=True)
+        (self.folder / STORAGE / FORMATTED_BY).write_text(version(self.jars))
         cluster_id = self.cluster_id or new_cluster_id()
         # --ignore-formatted: a format that was killed half-way is finished. The id is joined to its option with "=",
         # because one in 64 begins with "-" and would be taken for another option.
@@ -169,7 +172,6 @@ class Kafka:
         )
         if formatted.returncode != 0:
             raise InfrastructureError("kafka", f"formatting its storage failed:\n{formatted.stdout}{formatted.stderr}")
-        (self.folder / STORAGE / FORMATTED_BY).write_text(version(self.jars))
 
     def properties(self) -> Mapping[str, str]:
         """The broker's configuration."""

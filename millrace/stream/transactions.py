@@ -33,9 +33,9 @@ _TIMEOUT_S = 10.0
 # librdkafka keeps to the time that it is given, but may never come back when the coordinator of positions has died.
 _HANGS_AFTER_S = _TIMEOUT_S + 1.0
 # What is sent in one transaction is bounded by the worker's state, not by time: where it takes longer than it may, more
-# time is given, at most as much as brokers allow by default (transaction.max.timeout.ms).
+# time is given, but less than after which a group gives up on a member that does not poll (max.poll.interval.ms).
 _LONGER = 4
-_LONGEST_MS = 15 * MINUTE_MS
+_LONGEST_MS = 4 * MINUTE_MS
 
 
 @runtime_checkable
